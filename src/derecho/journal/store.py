@@ -1,0 +1,112 @@
+"""What a store must do: apply changes all or nothing, hand out work, remember. It knows no workflow rule.
+
+Third parties implement `Store` and run `derecho.testing.conformance`. Every method may be called from any event loop of
+the process (an engine renews its lease from a thread of its own). Methods raise `StoreUnavailable` when they may work
+later, with `outcome="unknown"` when a commit may or may not have happened, and `StoreError` when they never will.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import msgspec
+
+from derecho.journal.changes import Result, Transition
+from derecho.journal.model import (
+    ActivityRow,
+    ClaimedRun,
+    Message,
+    OverdueActivity,
+    RunFilter,
+    RunRow,
+    TimerRow,
+    Topic,
+    WorkerRow,
+)
+from derecho.journal.wire import HistoryRow
+
+
+class DueTimers(msgspec.Struct, frozen=True):
+    """Timers that are due, soonest first, and when the next one after them is (None: there is none)."""
+
+    timers: list[TimerRow]
+    next_at: int | None
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """Activities past a deadline or held by the dead, workers whose lease has run out, and when to look next."""
+
+    activities: list[OverdueActivity]
+    dead: list[WorkerRow]
+    next_at: int | None
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What an open run waits for: its activities and timers in order of event id, its unread messages."""
+
+    activities: list[ActivityRow]
+    timers: list[TimerRow]
+    messages: list[Message]
+
+
+class Store(Protocol):
+    """One database. Engines and clients close a store that they opened from a URL, never one that was passed in."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people; no passwords."""
+
+    def now(self) -> int:
+        """The deciding clock, in microseconds; never decreasing."""
+
+    async def open(self) -> None:
+        """Connect, check the database and bring the schema up to date. Idempotent; other methods call it if need be."""
+
+    async def close(self) -> None:
+        """Finish what was accepted and let go of all resources. Idempotent."""
+
+    async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        """Apply each transition whole or not at all, in order, in one transaction that is durable on return."""
+
+    async def claim_runs(self, worker: str, claims: Sequence[str], types: Collection[str]) -> list[ClaimedRun]:
+        """Take up to `len(claims)` runs that are ready and of these workflow types, longest ready first.
+
+        Each gets one of `claims` as its token and `crashes` one higher. Also taken, whatever the type: runs with a
+        request to terminate.
+        """
+
+    async def claim_activities(self, worker: str, claims: Sequence[str], names: Collection[str]) -> list[ActivityRow]:
+        """Take up to `len(claims)` unclaimed activities of these names that are due, longest due first."""
+
+    async def due_timers(self, limit: int) -> DueTimers:
+        """Look at timers that are due; takes nothing (a look that deleted would lose timers in a crash)."""
+
+    async def overdue(self, limit: int) -> Overdue:
+        """Look at what the timeout worker must judge; takes nothing."""
+
+    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
+        """The history rows of a run behind `after_task`, in order; empty when there is none."""
+
+    async def get_run(self, run_id: str) -> RunRow | None: ...
+
+    async def find_run(self, workflow_id: str) -> RunRow | None:
+        """The newest run of a workflow id: the open one if there is one."""
+
+    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+        """Those of these runs that are closed."""
+
+    async def children(self, run_id: str) -> list[RunRow]:
+        """The open runs that this run started as children."""
+
+    async def pending(self, run_id: str) -> Pending: ...
+
+    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+        """One page of runs, newest start first, ties by run id."""
+
+    async def workers(self) -> list[WorkerRow]:
+        """Engines whose lease has not run out."""
+
+    def seen(self, topic: Topic) -> int:
+        """A mark for `wait`: take it, look, and wait with it; nothing that happens in between is missed."""
+
+    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+        """Return when something of this topic may have changed since `seen`, or after `timeout` seconds: a hint."""

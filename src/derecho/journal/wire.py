@@ -1,0 +1,77 @@
+"""Events as text, and the chain that ties a history together.
+
+One row is one workflow task. Its digest covers the digest before it, its number, its time and its bytes; the run row
+carries the newest digest. A row that was changed, lost, doubled or written on another time line breaks the chain and is
+never replayed.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from derecho.errors import PayloadError, StoreError
+from derecho.journal.events import AnyEvent, Fact
+
+FORMAT = 1
+"""Version of the journal's and the export's format; raised only when an old reader would go wrong."""
+
+FIRST_DIGEST = ""
+
+_encoder = msgspec.json.Encoder()
+_events = msgspec.json.Decoder(list[AnyEvent])
+_fact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Fact)
+
+
+class HistoryRow(msgspec.Struct, frozen=True):
+    """One workflow task as stored. `first_event` is the id of its first event; `data` is a JSON array of events."""
+
+    task: int
+    first_event: int
+    at: int
+    data: str
+    digest: str
+
+
+def encode_events(events: Sequence[AnyEvent]) -> str:
+    return _encoder.encode(events).decode()
+
+
+def decode_events(data: str) -> list[AnyEvent]:
+    try:
+        return _events.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise PayloadError(f"a recorded workflow task cannot be read: {exc}") from exc
+
+
+def encode_struct(value: Any) -> str:
+    """Any of our own structs (a fact for the inbox, an activity's command for its row) as JSON text."""
+    return _encoder.encode(value).decode()
+
+
+def decode_fact(data: str) -> Fact:
+    try:
+        return _fact.decode(data)  # type: ignore[no-any-return]  # msgspec cannot type a union's decoder
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise PayloadError(f"a message in the inbox cannot be read: {exc}") from exc
+
+
+def chain(previous: str, task: int, at: int, data: str) -> str:
+    """The digest of a row: 128 bits in hex."""
+    return blake2b(f"{previous}|{task}|{at}|{data}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def verify(rows: Iterable[HistoryRow], *, head: str | None = None, run_id: str = "") -> None:
+    """Raise StoreError when rows are missing, changed, or do not end at `head`."""
+    digest, events, task = FIRST_DIGEST, 0, 0
+    for row in rows:
+        task += 1
+        if row.task != task or row.first_event != events + 1:
+            raise StoreError(f"history of run {run_id} is damaged: task {task} is missing or out of place")
+        digest = chain(digest, row.task, row.at, row.data)
+        if row.digest != digest:
+            raise StoreError(f"history of run {run_id} is damaged: task {task} is not what was written")
+        events += len(decode_events(row.data))
+    if head is not None and digest != head:
+        raise StoreError(f"history of run {run_id} is damaged: it ends at task {task}, not at its recorded head")
