@@ -45,7 +45,7 @@ class RetryAfter(DerechoError):
 
 
 class ActivityFailed(DerechoError):
-    """An activity failed for good: the cause of the author's own exception, or raised itself if its class is unknown."""
+    """An activity failed for good: the cause of the author's own exception; raised itself if its class is unknown."""
 
     def __init__(
         self, message: str, *, activity: str = "", attempts: int = 0, type_name: str = "", remote_traceback: str = ""

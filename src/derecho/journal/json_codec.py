@@ -135,11 +135,8 @@ def _refuse_non_finite(value: Any, path: str) -> None:
     elif _is_pydantic(type(value)):
         _refuse_non_finite(value.model_dump(), path)
     else:
-        fields: Iterable[Any] = (
-            getattr(value, "__struct_fields__", None)
-            or getattr(value, "__dataclass_fields__", None)
-            or getattr(value, "__attrs_attrs__", ())
-        )
+        names = ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__")
+        fields: Iterable[Any] = next((getattr(value, name) for name in names if hasattr(value, name)), ())
         for field in fields:
             name = getattr(field, "name", field)
             _refuse_non_finite(getattr(value, name, None), f"{path}.{name}")

@@ -22,8 +22,8 @@ class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
     maximum: int = 100_000_000
     attempts: int | None = None
     jitter: float = 0.2
-    retry_on: list[str] = ["builtins:Exception"]
-    give_up_on: list[str] = []
+    retry_on: tuple[str, ...] = ("builtins:Exception",)
+    give_up_on: tuple[str, ...] = ()
 
 
 class RetryPolicy:
@@ -85,13 +85,13 @@ class RetryPolicy:
         return f"RetryPolicy({self.rule!r})"
 
 
-def _paths(name: str, classes: Iterable[type[Exception]]) -> list[str]:
+def _paths(name: str, classes: Iterable[type[Exception]]) -> tuple[str, ...]:
     paths = []
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             raise DefinitionError(f"RetryPolicy: {name} takes exception classes, not {cls!r}")
         paths.append(type_path(cls))
-    return paths
+    return tuple(paths)
 
 
 def backoff(rule: RetryRule, attempt: int, random: float) -> int:
