@@ -1,1 +1,3 @@
 """Durable workflow execution for Python."""
+
+__all__: list[str] = []

@@ -1,0 +1,17 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.postgres import PostgresMissing, PostgresServer, missing
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty database on a real PostgreSQL. Each xdist worker has its own."""
+    try:
+        with PostgresServer() as server:
+            yield server.url
+    except PostgresMissing as reason:
+        missing(reason)
