@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-OPTIONAL = ["asyncpg", "attrs", "click", "google", "jinja2", "opentelemetry", "psycopg", "pydantic", "rich", "starlette"]
+OPTIONAL = ["asyncpg", "attrs", "click", "google", "jinja2", "opentelemetry", "pydantic", "rich", "starlette"]
 PROGRAM = "import json, sys; import derecho; print(json.dumps(sorted(sys.modules)))"
 
 
