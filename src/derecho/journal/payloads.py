@@ -17,15 +17,18 @@ DEFAULT_PAYLOAD_LIMIT = 4 * 1024 * 1024
 """Bytes that one encoded value may have."""
 
 
+NO_JSON = msgspec.Raw()
+
+
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
     """One encoded value: `json` when the encoding is "json", else `data`."""
 
-    json: msgspec.Raw | None = None
+    json: msgspec.Raw = NO_JSON
     encoding: str = "json"
     data: bytes = b""
 
     def raw(self) -> bytes:
-        return bytes(self.json) if self.json is not None else self.data
+        return bytes(self.json) if self.encoding == "json" else self.data
 
 
 class Codec(Protocol):
@@ -64,7 +67,7 @@ class Converter:
             )
         if self._is_json:
             return Payload(msgspec.Raw(data))
-        return Payload(None, self.codec.encoding, data)
+        return Payload(NO_JSON, self.codec.encoding, data)
 
     def decode(self, payload: Payload, type: Any, what: str) -> Any:
         """Decode to `type`; raises PayloadError with the path inside the value that does not fit."""
