@@ -31,7 +31,7 @@ check: $(VENV)/.dev ## style, types, import direction, house rules
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict $(wildcard src tests examples)
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m pytest tests/house $(ARGS)
 
 bench: $(VENV)/.bench ## measure throughput and latency beside a peer
