@@ -1,0 +1,271 @@
+"""The memory store: the `Store` protocol over `Tables`, one short lock around each call."""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
+from typing import Any
+
+from msgspec.structs import replace
+
+from derecho.clock import FOREVER, Clock, SystemClock
+from derecho.journal.changes import (
+    Advance,
+    BlockRun,
+    BuryWorker,
+    CancelActivity,
+    Change,
+    CreateRun,
+    Deliver,
+    DropTimer,
+    FinishActivity,
+    ForgetRun,
+    Heartbeat,
+    Receipt,
+    RegisterWorker,
+    ReleaseRun,
+    RenewWorker,
+    RequestTerminate,
+    Result,
+    RetireWorker,
+    RetryActivity,
+    ScheduleActivity,
+    ScheduleTimer,
+    Transition,
+)
+from derecho.journal.model import (
+    CLAIMED,
+    ActivityRow,
+    ClaimedRun,
+    Message,
+    OverdueActivity,
+    RunFilter,
+    RunRow,
+    Topic,
+    WorkerRow,
+)
+from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.wire import HistoryRow
+from derecho.stores.hints import Hints
+from derecho.stores.memory import runs, tasks
+from derecho.stores.memory.queue import take
+from derecho.stores.memory.tables import Tables
+from derecho.stores.transitions import Stop, unfit
+
+APPLY: dict[type[Change], Callable[[Tables, Any], Any]] = {
+    CreateRun: runs.create_run,
+    Advance: runs.advance,
+    Deliver: runs.deliver,
+    BlockRun: runs.block_run,
+    ReleaseRun: runs.release_run,
+    RequestTerminate: runs.request_terminate,
+    ForgetRun: runs.forget_run,
+    ScheduleActivity: tasks.schedule_activity,
+    RetryActivity: tasks.retry_activity,
+    FinishActivity: tasks.finish_activity,
+    CancelActivity: tasks.cancel_activity,
+    Heartbeat: tasks.heartbeat,
+    ScheduleTimer: tasks.schedule_timer,
+    DropTimer: tasks.drop_timer,
+    RegisterWorker: tasks.register_worker,
+    RenewWorker: tasks.renew_worker,
+    RetireWorker: tasks.retire_worker,
+    BuryWorker: tasks.bury_worker,
+}
+
+
+class MemoryStore:
+    """Everything in dicts: gone with the process, and as fast as Python allows.
+
+    Safe to share between engines, event loops and threads of one process.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._lock = threading.RLock()
+        self._hints = Hints()
+        self._tables = Tables(self._hints.horizon)
+        self._last = 0
+        self._clock.subscribe(self._hints.bump)
+
+    @property
+    def url(self) -> str:
+        return "memory:"
+
+    def now(self) -> int:
+        with self._lock:
+            self._last = max(self._last, self._clock.now())
+            return self._last
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of; what is stored stays as long as the store itself."""
+
+    async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        with self._lock:
+            tables = self._tables
+            tables.now = self.now()
+            tables.touched.clear()
+            tables.undo.clear()
+            try:
+                results = [self._apply(transition) for transition in transitions]
+            except BaseException:
+                tables.roll_back()
+                raise
+            touched = tuple(tables.touched)
+        self._hints.bump(touched)
+        return results
+
+    def _apply(self, transition: Transition) -> Result:
+        """One transition, whole or not at all."""
+        problem = unfit(transition)
+        if problem is not None:
+            return problem
+        tables, mark = self._tables, len(self._tables.undo)
+        delivered: list[tuple[str, int, bool]] = []
+        try:
+            for change in transition:
+                outcome = APPLY[type(change)](tables, change)
+                if outcome is not None:
+                    delivered.append(outcome)
+        except Stop as stopped:
+            tables.roll_back(mark)
+            return stopped.result
+        return Receipt(tuple(delivered)) if delivered else _DONE
+
+    # --- claims and looks ---------------------------------------------------------------------------------------------
+
+    async def claim_runs(
+        self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
+    ) -> list[ClaimedRun]:
+        with self._lock:
+            if worker not in self._tables.workers:
+                return []  # nobody would notice its death
+            taken: list[ClaimedRun] = []
+            for claim, run_id in zip(claims, self._claimable(types, len(claims), suspects), strict=False):
+                run = replace(self._tables.runs[run_id], claim=claim, worker=worker, ready_at=CLAIMED)
+                self._tables.runs[run_id] = run
+                taken.append(ClaimedRun(run, self._messages(run_id)))
+            return taken
+
+    def _claimable(self, types: Collection[str], limit: int, suspects: int) -> list[str]:
+        """Run ids: those to be terminated, then the longest ready; all taken from the queues."""
+        tables, now = self._tables, self.now()
+        doomed = sorted(run_id for run_id in tables.terminate if tables.runs[run_id].claim is None)[:limit]
+        limit -= len(doomed)
+        found = [
+            (entry, queues)
+            for queues, most in ((tables.ready, limit), (tables.suspects, min(limit, suspects)))
+            for entry in take([queues[name] for name in set(types) if name in queues], now, most)
+            if entry[1] not in doomed
+        ]
+        found.sort(key=lambda item: item[0])
+        for (at, run_id), queues in found[limit:]:
+            queues[tables.runs[run_id].workflow_type].add(at, run_id)
+        return doomed + [run_id for (_, run_id), _ in found[:limit]]
+
+    async def claim_activities(self, worker: str, claims: Sequence[str], names: Collection[str]) -> list[ActivityRow]:
+        with self._lock:
+            tables, now = self._tables, self.now()
+            if worker not in tables.workers:
+                return []
+            taken: list[ActivityRow] = []
+            due = take([tables.due[name] for name in set(names) if name in tables.due], now, len(claims))
+            for claim, (_, (run_id, activity)) in zip(claims, due, strict=False):
+                row = replace(tables.activities[run_id][activity], claim=claim, worker=worker, started_at=now)
+                tables.activities[run_id][activity] = row
+                taken.append(row)
+            return taken
+
+    async def due_timers(self, limit: int) -> DueTimers:
+        with self._lock:
+            tables = self._tables
+            places, next_at = tables.timer_queue.look(self.now(), limit)
+            tables.horizon["timers"] = FOREVER if next_at is None else next_at
+            return DueTimers([tables.timers[run_id][timer] for run_id, timer in places], next_at)
+
+    async def overdue(self, limit: int) -> Overdue:
+        with self._lock:
+            tables, now = self._tables, self.now()
+            lost = sorted(tables.lost)[:limit]
+            places, next_at = tables.timeout_queue.look(now, limit - len(lost))
+            rows = [OverdueActivity(tables.activities[run][number], lost=True) for run, number in lost]
+            rows += [OverdueActivity(tables.activities[run][number], lost=False) for run, number in places]
+            leases = sorted((row.lease_until, row.worker) for row in tables.workers.values())
+            dead = [tables.workers[worker] for lease_until, worker in leases if lease_until <= now]
+            instants = [lease_until for lease_until, _ in leases if lease_until > now]
+            if next_at is not None:
+                instants.append(next_at)
+            next_at = now if len(tables.lost) > len(lost) else min(instants, default=None)
+            tables.horizon["timeouts"] = FOREVER if next_at is None else next_at
+            return Overdue(rows, dead, next_at)
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
+        with self._lock:
+            rows = self._tables.history.get(run_id, {})
+            return [rows[task] for task in range(after_task + 1, len(rows) + 1)]
+
+    async def get_run(self, run_id: str) -> RunRow | None:
+        return self._tables.runs.get(run_id)
+
+    async def find_run(self, workflow_id: str) -> RunRow | None:
+        with self._lock:
+            return self._tables.newest_run(workflow_id)
+
+    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+        with self._lock:
+            found = [self._tables.runs.get(run_id) for run_id in run_ids]
+            return [run for run in found if run is not None and not run.is_open]
+
+    async def children(self, run_id: str) -> list[RunRow]:
+        with self._lock:
+            return [self._tables.runs[child] for child in sorted(self._tables.children.get(run_id, ()))]
+
+    async def pending(self, run_id: str) -> Pending:
+        with self._lock:
+            activities = self._tables.activities.get(run_id, {})
+            timers = self._tables.timers.get(run_id, {})
+            return Pending(
+                [activities[number] for number in sorted(activities)],
+                [timers[number] for number in sorted(timers)],
+                self._messages(run_id),
+            )
+
+    def _messages(self, run_id: str) -> list[Message]:
+        inbox = self._tables.inbox.get(run_id, {})
+        return [Message(number, inbox[number]) for number in sorted(inbox)]
+
+    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+        with self._lock:
+            newest_first = sorted(self._tables.listing, reverse=True)
+            if where.before is not None:
+                newest_first = [place for place in newest_first if place < where.before]
+            fitting = (run for _, run_id in newest_first if _fits(run := self._tables.runs[run_id], where))
+            return list(islice(fitting, max(0, where.limit)))
+
+    async def workers(self) -> list[WorkerRow]:
+        with self._lock:
+            now = self.now()
+            return [row for _, row in sorted(self._tables.workers.items()) if row.lease_until > now]
+
+    # --- hints --------------------------------------------------------------------------------------------------------
+
+    def seen(self, topic: Topic) -> int:
+        return self._hints.seen(topic)
+
+    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+        await self._hints.wait(topic, seen, timeout)
+
+
+_DONE = Receipt()
+
+
+def _fits(run: RunRow, where: RunFilter) -> bool:
+    return (
+        (where.workflow_type is None or run.workflow_type == where.workflow_type)
+        and (where.status is None or run.status == where.status)
+        and (where.workflow_id is None or run.workflow_id == where.workflow_id)
+    )

@@ -1,0 +1,54 @@
+"""What every store does with a transition: check that its text can be stored, and stop it with a verdict.
+
+A value that one store holds and another cannot would make them differ, so text that some database refuses (a NUL
+character, half of a surrogate pair) is refused by all, as a `Conflict` of that transition alone.
+"""
+
+from typing import Any
+
+import msgspec
+
+from derecho.journal.changes import Conflict, Reason, Receipt, Result, Transition
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Stop(Exception):
+    """Ends a transition early: a conflict, or the discovery that it has been applied before. It leaves no effect."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+REPEATED = Receipt(repeated=True)
+
+
+def stop(reason: Reason, detail: str = "") -> Stop:
+    return Stop(Conflict(reason, detail))
+
+
+def unfit(transition: Transition) -> Conflict | None:
+    """A conflict when some text in it cannot be stored; encoding it as JSON finds out at the speed of C."""
+    try:
+        data = _encode(transition)
+    except (UnicodeEncodeError, OverflowError) as exc:
+        return Conflict("unfit", str(exc))
+    if b"\\u0000" in data and any(_has_nul(change) for change in transition):
+        return Conflict("unfit", "a NUL character")
+    return None
+
+
+def storable(text: str) -> bool:
+    """Whether a database can hold this text; what it cannot hold it does not have, so a look-up finds nothing."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text))
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, tuple | list):
+        return any(_has_nul(item) for item in value)
+    if isinstance(value, msgspec.Struct):
+        return any(_has_nul(getattr(value, name)) for name in value.__struct_fields__)
+    return False
