@@ -1,3 +1,109 @@
-"""Durable workflow execution for Python."""
+"""Derecho: durable workflow execution through event sourcing, embedded in your application, on one database.
 
-__all__: list[str] = []
+A workflow is straight-line `async def` code; after a crash, a deploy or a week of downtime it goes on exactly where it
+was, because its history is replayed. See README.md for a first workflow and docs/reading-the-code.md for the route
+through the code.
+"""
+
+from derecho.activity import (
+    Activity,
+    ActivityContext,
+    ActivityDefinition,
+    SyncActivity,
+    activity,
+    activity_ref,
+    current_activity,
+)
+from derecho.client import Client
+from derecho.clock import Duration
+from derecho.context import Context, Signal, SignalChannel, WorkflowInfo
+from derecho.engine import Engine
+from derecho.errors import (
+    ActivityCancelled,
+    ActivityFailed,
+    ActivityTimeout,
+    DefinitionError,
+    DerechoError,
+    DeterminismError,
+    NondeterminismError,
+    NonRetryable,
+    PayloadError,
+    RetryAfter,
+    StoreError,
+    StoreUnavailable,
+    WorkflowAlreadyRunning,
+    WorkflowBlocked,
+    WorkflowCancelled,
+    WorkflowError,
+    WorkflowFailed,
+    WorkflowNotFound,
+    WorkflowTerminated,
+)
+from derecho.handle import Handle, Run
+from derecho.invocation import Invocation
+from derecho.journal.history import History
+from derecho.journal.json_codec import JSONCodec
+from derecho.journal.payloads import Codec
+from derecho.journal.policies import RetryPolicy
+from derecho.journal.store import Store
+from derecho.queues import Queue
+from derecho.replay import replay
+from derecho.runtime.handles import Timer
+from derecho.runtime.loop import Future
+from derecho.stores import open_store
+from derecho.stores.memory import MemoryStore
+from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
+
+__all__ = [
+    "Activity",
+    "ActivityCancelled",
+    "ActivityContext",
+    "ActivityDefinition",
+    "ActivityFailed",
+    "ActivityTimeout",
+    "Client",
+    "Codec",
+    "Context",
+    "DefinitionError",
+    "DerechoError",
+    "DeterminismError",
+    "Duration",
+    "Engine",
+    "Future",
+    "Handle",
+    "History",
+    "Invocation",
+    "JSONCodec",
+    "MemoryStore",
+    "NonRetryable",
+    "NondeterminismError",
+    "PayloadError",
+    "Queue",
+    "RetryAfter",
+    "RetryPolicy",
+    "Run",
+    "Signal",
+    "SignalChannel",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "SyncActivity",
+    "Timer",
+    "Workflow",
+    "WorkflowAlreadyRunning",
+    "WorkflowBlocked",
+    "WorkflowCancelled",
+    "WorkflowDefinition",
+    "WorkflowError",
+    "WorkflowFailed",
+    "WorkflowInfo",
+    "WorkflowNotFound",
+    "WorkflowTerminated",
+    "activity",
+    "activity_ref",
+    "current_activity",
+    "open_store",
+    "replay",
+    "workflow",
+    "workflow_ref",
+]

@@ -24,6 +24,7 @@ Reason: TypeAlias = Literal[
     "claimed",  # the claim is another's
     "unread",  # Advance that closes: messages came that it has not seen
     "full",  # the inbox has reached its limit
+    "unfit",  # some text cannot be stored: a NUL character, half of a surrogate pair
 ]
 
 
@@ -35,12 +36,13 @@ class Conflict(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A transition took effect. `delivered` has (run id, message number) for each `Deliver`, in order.
+    """A transition took effect. `delivered` has (run id, message number, claimed) for each `Deliver`, in order.
 
-    The number is 0 for a message that was dropped, or whose key had been delivered before.
+    The number is 0 for a message that was dropped, or whose key had been delivered before; `claimed` says whether the
+    `Deliver`'s own claim was taken.
     """
 
-    delivered: tuple[tuple[str, int], ...] = ()
+    delivered: tuple[tuple[str, int, bool], ...] = ()
     repeated: bool = False
 
 
@@ -97,13 +99,16 @@ class Deliver(msgspec.Struct, frozen=True):
 
     Conflicts: "not_found", "closed" or "full" (more than `limit` unread). With `undelivered`, that message is delivered
     to `reply_to` instead of conflicting, and `delivered` on success; with `drop`, nothing is.
-    A sleeping run becomes ready at once; a blocked one too.
+    A sleeping run becomes ready at once, a blocked one too; one that is asleep and not blocked is instead claimed by
+    `worker` when `claim` is given, so that an engine which holds it warm can go on without a claim of its own.
     """
 
     message: NewMessage
     run_id: str | None = None
     workflow_id: str | None = None
     limit: int | None = None
+    claim: str | None = None
+    worker: str | None = None
     drop: bool = False
     reply_to: str | None = None
     delivered: NewMessage | None = None
@@ -111,7 +116,7 @@ class Deliver(msgspec.Struct, frozen=True):
 
 
 class BlockRun(msgspec.Struct, frozen=True):
-    """Mark a run as blocked and let it go until `retry_at`. Conflicts like `Advance`."""
+    """Mark a run as blocked and let it go until `retry_at`; its crashes are forgotten. Conflicts like `Advance`."""
 
     run_id: str
     seen: Head
@@ -121,10 +126,13 @@ class BlockRun(msgspec.Struct, frozen=True):
 
 
 class ReleaseRun(msgspec.Struct, frozen=True):
-    """Give a claim back, work undone. Conflicts: "claimed" unless `claim` is the run's; "not_found"; "closed"."""
+    """Give a claim back, work undone. Conflicts: "claimed" unless `claim` is the run's; "not_found"; "closed".
+
+    The run is ready at once; with `ready=False` only if it has unread messages, else asleep."""
 
     run_id: str
     claim: str
+    ready: bool = True
 
 
 class RequestTerminate(msgspec.Struct, frozen=True):

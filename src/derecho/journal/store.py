@@ -67,11 +67,14 @@ class Store(Protocol):
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """Apply each transition whole or not at all, in order, in one transaction that is durable on return."""
 
-    async def claim_runs(self, worker: str, claims: Sequence[str], types: Collection[str]) -> list[ClaimedRun]:
+    async def claim_runs(
+        self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
+    ) -> list[ClaimedRun]:
         """Take up to `len(claims)` runs that are ready and of these workflow types, longest ready first.
 
-        Each gets one of `claims` as its token and `crashes` one higher. Also taken, whatever the type: runs with a
-        request to terminate.
+        Each gets one of `claims` as its token. At most `suspects` of them have `crashes` > 0 (their worker died while
+        it held them), so that one run that kills its process cannot drag healthy ones into quarantine. Also taken,
+        whatever the type: runs with a request to terminate.
         """
 
     async def claim_activities(self, worker: str, claims: Sequence[str], names: Collection[str]) -> list[ActivityRow]:
@@ -107,6 +110,9 @@ class Store(Protocol):
 
     def seen(self, topic: Topic) -> int:
         """A mark for `wait`: take it, look, and wait with it; nothing that happens in between is missed."""
+
+    def hint(self, topic: Topic) -> None:
+        """Wake those who wait for this topic in this process."""
 
     async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
         """Return when something of this topic may have changed since `seen`, or after `timeout` seconds: a hint."""

@@ -213,6 +213,7 @@ def block_run(tables: Tables, change: BlockRun) -> None:
         replace(
             let_go(run, change.retry_at),
             status="blocked",
+            crashes=0,
             blocked_reason=change.reason,
             blocked_count=run.blocked_count + 1,
         )
@@ -227,10 +228,11 @@ def release_run(tables: Tables, change: ReleaseRun) -> None:
         raise stop("closed", run.status)
     if run.claim != change.claim:
         raise stop("claimed")
-    tables.put_run(let_go(run, tables.now))
+    wanted = change.ready or run.inbox_last > run.inbox_read
+    tables.put_run(let_go(run, tables.now if wanted else None))
 
 
-def let_go(run: RunRow, ready_at: int) -> RunRow:
+def let_go(run: RunRow, ready_at: int | None) -> RunRow:
     return replace(run, ready_at=ready_at, claim=None, worker=None)
 
 

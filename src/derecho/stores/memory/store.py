@@ -256,6 +256,9 @@ class MemoryStore:
     def seen(self, topic: Topic) -> int:
         return self._hints.seen(topic)
 
+    def hint(self, topic: Topic) -> None:
+        self._hints.bump((topic,))
+
     async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
         await self._hints.wait(topic, seen, timeout)
 

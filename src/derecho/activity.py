@@ -1,0 +1,271 @@
+"""Activities: where the outside world is touched, and what their code can ask about itself.
+
+An activity is attempted at least once and its outcome is recorded exactly once. `@activity` makes a definition; calling
+it runs the plain function, `execute` schedules it from a workflow.
+"""
+
+import contextvars
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+import msgspec
+
+from derecho.clock import Duration, micros
+from derecho.errors import DefinitionError, DerechoError
+from derecho.invocation import Invocation, check_name
+from derecho.journal.policies import RetryPolicy, RetryRule
+from derecho.journal.signatures import Signature
+from derecho.queues import Queue
+
+if TYPE_CHECKING:
+    from derecho.runtime.loop import Future
+    from derecho.context import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+RunIn = Literal["loop", "thread"]
+CancelReason = Literal["requested", "timeout", "shutdown", "lost"]
+
+
+class ActivityOptions(msgspec.Struct, frozen=True):
+    """Durations in microseconds; None means the caller's, then the engine's default."""
+
+    retry: RetryRule | None = None
+    start_to_close: int | None = None
+    schedule_to_close: int | None = None
+    schedule_to_start: int | None = None
+    heartbeat: int | None = None
+
+
+class ActivityDefinition:
+    """What all activities have in common; `Engine(activities=...)` takes a mixed list."""
+
+    name: str
+    fn: Callable[..., Any]
+    signature: Signature
+    options: ActivityOptions
+    queue: Queue | None
+    run_in: RunIn
+    is_reference: bool
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        options: ActivityOptions,
+        queue: Queue | None,
+        run_in: RunIn,
+        *,
+        is_reference: bool = False,
+        localns: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = check_name(name, "activity")
+        self.fn = fn
+        self.options = options
+        self.queue = queue
+        self.run_in = run_in
+        self.is_reference = is_reference
+        self.signature = Signature(fn, f"activity {name!r}", localns=localns)
+        self.__doc__ = fn.__doc__
+        self.__name__ = getattr(fn, "__name__", name)
+        self.__wrapped__ = fn
+
+    def __repr__(self) -> str:
+        return f"<activity {self.name!r}>"
+
+
+class Activity(ActivityDefinition, Generic[P, R]):
+    """An `async def` activity. Calling it runs the plain function; `execute` schedules it from a workflow."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, await self.fn(*args, **kwargs))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
+        """The call as a value, not made yet; arguments are checked when it is scheduled."""
+        return Invocation(self, self.signature.bind(args, kwargs))
+
+    def execute(self, ctx: "Context", *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
+        """Schedule it with the options of its definition; the future starts at once."""
+        return ctx.execute(Invocation(self, self.signature.bind(args, kwargs)))
+
+
+class SyncActivity(ActivityDefinition, Generic[P, R]):
+    """A `def` activity: runs in a thread of the engine's pool."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, self.fn(*args, **kwargs))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
+        """The call as a value, not made yet; arguments are checked when it is scheduled."""
+        return Invocation(self, self.signature.bind(args, kwargs))
+
+    def execute(self, ctx: "Context", *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
+        """Schedule it with the options of its definition; the future starts at once."""
+        return ctx.execute(Invocation(self, self.signature.bind(args, kwargs)))
+
+
+class ActivityDecorator(Protocol):
+    """What `@activity(...)` with options gives."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...  # type: ignore[overload-overlap]  # async first, as in asyncio's own stubs
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncActivity[P, R]: ...
+
+
+@overload
+def activity(fn: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...  # type: ignore[overload-overlap]  # as above
+@overload
+def activity(fn: Callable[P, R], /) -> SyncActivity[P, R]: ...
+@overload
+def activity(
+    name: str | None = None,
+    /,
+    *,
+    retry: RetryPolicy | None = None,
+    start_to_close: Duration | None = None,
+    schedule_to_close: Duration | None = None,
+    schedule_to_start: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    queue: Queue | None = None,
+    run_in: RunIn | None = None,
+) -> ActivityDecorator: ...
+
+
+def activity(
+    name: str | Callable[..., Any] | None = None,
+    /,
+    *,
+    retry: RetryPolicy | None = None,
+    start_to_close: Duration | None = None,
+    schedule_to_close: Duration | None = None,
+    schedule_to_start: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    queue: Queue | None = None,
+    run_in: RunIn | None = None,
+) -> Any:
+    """Make an activity of a function: `@activity`, or `@activity("charge", retry=...)`.
+
+    Options live on the definition; `ctx.execute` names what differs for one call. Durations are timedeltas or seconds.
+    Raises DefinitionError for a signature that cannot be recorded.
+    """
+    localns = sys._getframe(1).f_locals
+    if callable(name):
+        return _define(name, name.__name__, ActivityOptions(), None, None, localns=localns)
+    options = ActivityOptions(
+        retry=None if retry is None else retry.rule,
+        start_to_close=_timeout("start_to_close", start_to_close),
+        schedule_to_close=_timeout("schedule_to_close", schedule_to_close),
+        schedule_to_start=_timeout("schedule_to_start", schedule_to_start),
+        heartbeat=_timeout("heartbeat_timeout", heartbeat_timeout),
+    )
+    return lambda fn: _define(fn, name or fn.__name__, options, queue, run_in, localns=localns)
+
+
+def activity_ref(name: str, /) -> ActivityDecorator:
+    """Declare an activity that other processes implement: a signature whose body is `raise NotImplementedError`."""
+    localns = sys._getframe(1).f_locals
+    return cast(
+        ActivityDecorator,
+        lambda fn: _define(fn, name, ActivityOptions(), None, None, is_reference=True, localns=localns),
+    )
+
+
+def _define(
+    fn: Callable[..., Any],
+    name: str,
+    options: ActivityOptions,
+    queue: Queue | None,
+    run_in: RunIn | None,
+    *,
+    is_reference: bool = False,
+    localns: dict[str, Any],
+) -> ActivityDefinition:
+    is_async = inspect.iscoroutinefunction(fn)
+    if is_async and run_in == "thread":
+        raise DefinitionError(f"activity {name!r} is async def, which runs on the loop: run_in={run_in!r} is for def")
+    if not is_async and run_in == "loop":
+        raise DefinitionError(f"activity {name!r} is a plain def and would block the loop: make it async def")
+    kind: type[ActivityDefinition] = Activity if is_async else SyncActivity
+    return kind(fn, name, options, queue, "loop" if is_async else "thread", is_reference=is_reference, localns=localns)
+
+
+def _timeout(name: str, value: Duration | None) -> int | None:
+    if value is None:
+        return None
+    result = micros(value)
+    if result <= 0:
+        raise DefinitionError(f"{name} must be longer than nothing, not {value!r}")
+    return result
+
+
+class ActivityContext:
+    """What the code of an activity can ask about the attempt that it is; `current_activity()` gives it."""
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str,
+        run_id: str,
+        workflow_type: str,
+        name: str,
+        activity: int,
+        attempt: int,
+        scheduled_at: datetime,
+        resources: Mapping[type[Any], Any],
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.name = name
+        self.attempt = attempt
+        self.scheduled_at = scheduled_at
+        self.cancel_reason: CancelReason | None = None
+        self.log = logging.LoggerAdapter(
+            logging.getLogger("derecho.activity"),
+            {
+                "workflow_id": workflow_id,
+                "run_id": run_id,
+                "workflow_type": workflow_type,
+                "activity": name,
+                "attempt": attempt,
+            },
+        )
+        self._activity = activity
+        self._resources = resources
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for all attempts and unique across runs: hand it to the outside system that must not act twice."""
+        return f"{self.run_id}:{self._activity}"
+
+    def resource(self, type: type[T]) -> T:
+        """The object that the engine was given for this type in `resources=`; raises DerechoError without one."""
+        try:
+            return cast(T, self._resources[type])
+        except KeyError:
+            known = ", ".join(sorted(cls.__qualname__ for cls in self._resources)) or "none"
+            raise DerechoError(
+                f"activity {self.name!r} asked for a resource of type {type.__qualname__}, and this engine has: "
+                f"{known}. Pass Engine(resources={{{type.__qualname__}: …}})"
+            ) from None
+
+    def cancelled(self) -> bool:
+        """Whether this attempt should end; `cancel_reason` says why."""
+        return self.cancel_reason is not None
+
+
+_current: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("derecho_activity")
+
+
+def current_activity() -> ActivityContext:
+    """The attempt that this code runs in; raises DerechoError outside an activity."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise DerechoError("current_activity() was called outside an activity") from None

@@ -1,0 +1,397 @@
+"""The client: start workflows, send them messages, read what became of them.
+
+Works in an engine's process and on its own (a web process, a script). What it returns from is durable; what raised a
+StoreUnavailable of unknown outcome may be repeated with the same id.
+"""
+
+import asyncio
+import platform
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar
+
+from msgspec.structs import replace
+
+from derecho.clock import Duration, micros
+from derecho.committer import Committer
+from derecho.context import Signal
+from derecho.errors import (
+    DefinitionError,
+    PayloadError,
+    WorkflowAlreadyRunning,
+    WorkflowError,
+    WorkflowNotFound,
+)
+from derecho.handle import Handle, Run
+from derecho.invocation import Invocation, bad_name
+from derecho.journal import events as ev
+from derecho.journal.changes import ANY_CLAIM, Change, Conflict, CreateRun, Deliver, NewMessage, Receipt
+from derecho.journal.history import History
+from derecho.journal.model import CLAIMED, RunFilter, RunRow, Status
+from derecho.journal.payloads import Codec, Converter
+from derecho.journal.signatures import encode_value
+from derecho.journal.store import Store
+from derecho.journal.wire import encode_struct
+from derecho.runtime.decider import termination
+from derecho.runtime.loop import RUNTIME_VERSION
+from derecho.stores import open_store
+from derecho.watcher import Closing, ResultWatcher, decode_outcome
+from derecho.workflow import Workflow, WorkflowDefinition, encode_input
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+IfRunning = Literal["fail", "use_existing", "terminate"]
+IfClosed = Literal["allow", "allow_if_failed", "reject", "return_existing"]
+
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+INBOX_LIMIT = 10_000
+"""Unread messages after which senders are told to try again later."""
+
+
+class Host(Protocol):
+    """The engine behind a client, if there is one."""
+
+    def claim_for_start(self, workflow_type: str) -> tuple[str, str] | None:
+        """Worker and claim for a run that this engine would begin at once."""
+
+    def run_created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None: ...
+
+    def warm_claim(self, workflow_id: str, run_id: str | None) -> tuple[str, str] | None:
+        """Worker and claim for a message to a run that is warm there."""
+
+    def message_delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None: ...
+
+    def run_gone(self, run_id: str) -> None: ...
+
+    def holds(self, run_id: str) -> bool: ...
+
+
+class Client:
+    """Starts and steers workflows. With a URL it opens the store itself, and `async with` closes it."""
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        codec: Codec | None = None,
+        _host: Host | None = None,
+        _committer: Committer | None = None,
+        _converter: Converter | None = None,
+    ) -> None:
+        self._owns_store = isinstance(store, str)
+        self.store: Store = open_store(store) if isinstance(store, str) else store
+        self.converter = _converter or Converter(codec)
+        self._committer = _committer or Committer(self.store)
+        self._host = _host
+        self._watcher = ResultWatcher(self.store, _host.holds if _host is not None else lambda _: False)
+
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        return self
+
+    async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what was accepted; closes the store if this client opened it."""
+        self._watcher.close()
+        if self._host is None:
+            await self._committer.close(timeout=10.0)
+        if self._owns_store:
+            await self.store.close()
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        call: Invocation[R],
+        *,
+        id: str | None = None,
+        if_running: IfRunning = "fail",
+        if_closed: IfClosed = "allow",
+        signals: Sequence[tuple[Signal[Any], Any]] = (),
+    ) -> Handle[R]:
+        """Start a workflow; on return it is durable, whoever crashes.
+
+        Args:
+            id: the workflow id, a business key; at most one run of it is open. A random one by default.
+            if_running: what to do when the id is taken by an open run; "terminate" closes that one first.
+            if_closed: whether the id of a closed run may be used again.
+            signals: delivered before all others, in the same commit.
+
+        Raises WorkflowAlreadyRunning, PayloadError for arguments that do not fit, StoreError.
+        """
+        definition = _workflow_of(call)
+        created = _Start(
+            self, definition.name, definition.version, _queue(definition), encode_input(call, self.converter), id
+        )
+        created.add_signals(signals)
+        run_id = await created.commit(if_running, if_closed)
+        return Handle(self, created.workflow_id, run_id, definition.signature)
+
+    async def start_by_name(self, workflow_type: str, *args: Any, id: str | None = None) -> Handle[Any]:
+        """Start a workflow of which only the name is known here; its arguments are not checked before it runs."""
+        _check_id(workflow_type, "workflow type")
+        payloads = tuple(
+            self.converter.encode(arg, f"argument {n} of {workflow_type!r}") for n, arg in enumerate(args, 1)
+        )
+        created = _Start(self, workflow_type, 1, "default", payloads, id)
+        run_id = await created.commit("fail", "allow")
+        return Handle(self, created.workflow_id, run_id, None)
+
+    async def start_many(self, calls: Sequence[tuple[str, Invocation[R]]]) -> list[Handle[R]]:
+        """Start many workflows, each under its id, in few commits; an id that is open keeps its run.
+
+        All arguments are checked before the first start. Repeating the call after an error is harmless.
+        """
+        starts = []
+        for id, call in calls:
+            definition = _workflow_of(call)
+            values = encode_input(call, self.converter)
+            starts.append((_Start(self, definition.name, definition.version, _queue(definition), values, id), call))
+        run_ids = await asyncio.gather(*(start.commit("use_existing", "allow") for start, _ in starts))
+        return [
+            Handle(self, start.workflow_id, run_id, call.definition.signature)
+            for (start, call), run_id in zip(starts, run_ids, strict=True)
+        ]
+
+    async def run(self, call: Invocation[R], *, id: str | None = None) -> R:
+        """Start a workflow and wait for its result."""
+        handle = await self.start(call, id=id)
+        return await handle.result()
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    def get(self, workflow: Workflow[P, R], id: str, run_id: str | None = None) -> Handle[R]:
+        """A typed handle on a workflow id, or on one run of it; asks nothing of the store."""
+        return Handle(self, id, run_id, workflow.signature)
+
+    def get_by_id(self, id: str, run_id: str | None = None) -> Handle[Any]:
+        """A handle without types: results come back as plain JSON values."""
+        return Handle(self, id, run_id, None)
+
+    async def list(self, *, workflow_type: str | None = None, status: Status | None = None) -> AsyncIterator[Run]:
+        """Runs, newest first, read page by page."""
+        before: tuple[int, str] | None = None
+        while True:
+            page = await self.store.list_runs(RunFilter(workflow_type, status, before=before))
+            for row in page:
+                yield Run.of(row)
+            if not page:
+                return
+            before = (page[-1].started_at, page[-1].run_id)
+
+    async def find(self, id: str, run_id: str | None = None) -> RunRow:
+        """The row of a run; raises WorkflowNotFound."""
+        row = await self.store.find_run(id) if run_id is None else await self.store.get_run(run_id)
+        if row is None or row.workflow_id != id:
+            raise WorkflowNotFound(
+                f"there is no run {run_id or ''} of workflow {id!r} in {self.store.url}".replace("run  of", "run of"),
+                workflow_id=id,
+                run_id=run_id,
+            )
+        return row
+
+    async def describe(self, id: str, run_id: str | None) -> Run:
+        row = await self.find(id, run_id)
+        if row.status in ("running", "cancelling"):
+            reason = await self._unserved(row)
+            if reason is not None:
+                row = replace(row, status="blocked", blocked_reason=reason)
+        return Run.of(row)
+
+    async def history(self, id: str, run_id: str | None) -> History:
+        row = await self.find(id, run_id)
+        return History.from_rows(row.workflow_id, row.run_id, row.workflow_type, await self.store.load(row.run_id))
+
+    async def closing(self, id: str, run_id: str) -> Closing:
+        """How a run closed; waits until it does."""
+        row = await self.store.get_run(run_id) if self._host is None or not self._host.holds(run_id) else None
+        if row is None and (self._host is None or not self._host.holds(run_id)):
+            row = await self.find(id, run_id)
+        if row is not None and not row.is_open:
+            return row.status, decode_outcome(row.outcome)
+        return await self._watcher.wait(run_id)
+
+    def run_closed(self, run_id: str, status: Status, outcome: ev.Event) -> None:
+        """The engine of this client closed a run."""
+        self._watcher.closed(run_id, status, outcome)
+
+    async def _unserved(self, row: RunRow) -> str | None:
+        """Why nobody works on an open run, when engines are up and none serves what it waits for."""
+        workers = await self.store.workers()
+        served = {name for worker in workers for name in worker.serves}
+        if not workers:
+            return None
+        if row.ready_at is not None and f"workflow:{row.workflow_type}" not in served:
+            return f"no running engine has workflow type {row.workflow_type!r}: start one that registers it"
+        pending = await self.store.pending(row.run_id)
+        for activity in pending.activities:
+            if activity.claim is None and f"activity:{activity.name}" not in served:
+                return f"no running engine has activity {activity.name!r}: start one that registers it"
+        return None
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    async def signal(self, id: str, run_id: str | None, signal: Signal[T], value: T, key: str | None) -> None:
+        payload = encode_value(value, signal.type, self.converter, f"signal {signal.name!r}")
+        fact = ev.SignalReceived(signal.name, payload, self.store.now(), key)
+        await self._deliver(id, run_id, fact, f"signal:{key}" if key is not None else f"once:{secrets.token_hex(12)}")
+
+    async def cancel(self, id: str, run_id: str | None, reason: str, timeout: Duration | None) -> None:
+        limit = None if timeout is None else micros(timeout)
+        fact = ev.CancelRequested(reason, self.store.now(), limit)
+        await self._deliver(id, run_id, fact, f"once:{secrets.token_hex(12)}")
+
+    async def terminate(self, id: str, run_id: str | None, reason: str) -> None:
+        while True:
+            row = await self.find(id, run_id)
+            if not row.is_open:
+                return
+            event = ev.WorkflowTerminated(reason, max(self.store.now(), row.started_at))
+            result = await self._committer.commit((termination(row, event, ANY_CLAIM),))
+            if isinstance(result, Receipt):
+                if self._host is not None:
+                    self._host.run_gone(row.run_id)
+                self.run_closed(row.run_id, "terminated", event)
+                return
+
+    async def _deliver(self, id: str, run_id: str | None, fact: ev.Fact, key: str) -> None:
+        claim = self._host.warm_claim(id, run_id) if self._host is not None else None
+        deliver = Deliver(
+            NewMessage(encode_struct(fact), key),
+            run_id=run_id,
+            workflow_id=None if run_id is not None else id,
+            limit=INBOX_LIMIT,
+            worker=claim[0] if claim is not None else None,
+            claim=claim[1] if claim is not None else None,
+        )
+        result = await self._committer.commit((deliver,))
+        if isinstance(result, Conflict):
+            raise _undelivered(id, run_id, result)
+        if self._host is not None and not result.repeated:
+            self._host.message_delivered(result, claim[1] if claim is not None else None, fact)
+
+
+class _Start:
+    """One start on its way: the run row and its first messages, kept over retries so that they stay the same."""
+
+    def __init__(
+        self, client: Client, workflow_type: str, version: int, queue: str, values: Any, id: str | None
+    ) -> None:
+        self._client = client
+        self.workflow_id = _check_id(id, "workflow id") if id is not None else str(uuid.uuid4())
+        now = client.store.now()
+        self._row = RunRow(
+            new_run_id(now), self.workflow_id, workflow_type, queue, "running", version, "", now, ready_at=now
+        )
+        self._row = replace(self._row, chain_id=self._row.run_id)
+        self._facts: list[ev.Fact] = [
+            ev.WorkflowStarted(
+                workflow_type,
+                self.workflow_id,
+                self._row.run_id,
+                now,
+                values,
+                version,
+                RUNTIME_VERSION,
+                PYTHON,
+                self._row.run_id,
+            )
+        ]
+
+    def add_signals(self, signals: Sequence[tuple[Signal[Any], Any]]) -> None:
+        for signal, value in signals:
+            payload = encode_value(value, signal.type, self._client.converter, f"signal {signal.name!r}")
+            self._facts.append(ev.SignalReceived(signal.name, payload, self._row.started_at))
+
+    async def commit(self, if_running: IfRunning, if_closed: IfClosed) -> str:
+        """The id of the run that the workflow id now has."""
+        client, host = self._client, self._client._host
+        expect: str | Literal[False] | None = False
+        before: tuple[Change, ...] = ()
+        while True:
+            if if_closed != "allow":
+                latest = await client.store.find_run(self.workflow_id)
+                expect = None if latest is None else latest.run_id
+                if latest is not None and not latest.is_open and not _may_reuse(latest, if_closed):
+                    if if_closed == "return_existing":
+                        return latest.run_id
+                    raise WorkflowAlreadyRunning(
+                        f"workflow {self.workflow_id!r} has run already and closed as {latest.status}",
+                        workflow_id=self.workflow_id,
+                        run_id=latest.run_id,
+                    )
+            row = self._row
+            claim = host.claim_for_start(row.workflow_type) if host is not None else None
+            if claim is not None:
+                row = replace(row, worker=claim[0], claim=claim[1], ready_at=CLAIMED)
+            messages = tuple(NewMessage(encode_struct(fact)) for fact in self._facts)
+            row = replace(row, inbox_last=len(messages))
+            result = await client._committer.commit((*before, CreateRun(row, messages, expect)))
+            if isinstance(result, Receipt):
+                if claim is not None and host is not None and not result.repeated:
+                    host.run_created(row, self._facts)
+                return row.run_id
+            if result.reason == "already_running" and if_running == "use_existing":
+                return result.detail
+            if result.reason == "already_running" and if_running == "fail":
+                raise WorkflowAlreadyRunning(
+                    f"workflow {self.workflow_id!r} is running already: wait for it, choose another id, or pass "
+                    "if_running='use_existing' or 'terminate'",
+                    workflow_id=self.workflow_id,
+                    run_id=result.detail,
+                )
+            # The open run is to be closed first, or the world moved between look and commit: look again.
+            before = await self._termination() if result.reason == "already_running" or before else ()
+
+    async def _termination(self) -> tuple[Change, ...]:
+        row = await self._client.store.find_run(self.workflow_id)
+        if row is None or not row.is_open:
+            return ()
+        event = ev.WorkflowTerminated("replaced by a new start", max(self._client.store.now(), row.started_at))
+        return (termination(row, event, ANY_CLAIM),)
+
+
+def new_run_id(now: int) -> str:
+    """A UUIDv7: sorted by time, so that new rows stand together."""
+    milliseconds = (now // 1_000) & (2**48 - 1)
+    value = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
+
+
+def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:
+    definition = getattr(call, "definition", None)
+    if not isinstance(definition, WorkflowDefinition):
+        raise DefinitionError(f"{call!r} is not a call of a workflow: pass some_workflow.bind(...)")
+    return definition
+
+
+def _queue(definition: WorkflowDefinition) -> str:
+    return "default" if definition.queue is None else definition.queue.name
+
+
+def _check_id(id: str, what: str) -> str:
+    reason = bad_name(id)
+    if reason is not None:
+        raise PayloadError(f"{what} {id!r} {reason}")
+    return id
+
+
+def _may_reuse(latest: RunRow, if_closed: IfClosed) -> bool:
+    return if_closed == "allow_if_failed" and latest.status in ("failed", "cancelled", "terminated")
+
+
+def _undelivered(id: str, run_id: str | None, conflict: Conflict) -> WorkflowError:
+    if conflict.reason == "full":
+        return WorkflowError(
+            f"workflow {id!r} has {INBOX_LIMIT:,} unread messages: nothing was sent, try again later",
+            workflow_id=id,
+            run_id=run_id,
+        )
+    why = f"it is closed as {conflict.detail}" if conflict.reason == "closed" else "there is no open run of this id"
+    return WorkflowNotFound(f"workflow {id!r} cannot take a message: {why}", workflow_id=id, run_id=run_id)

@@ -1,0 +1,142 @@
+"""Group commit: everything that a process writes goes through here, as one transaction after another.
+
+While one commit is under way the next transitions gather; they go out as soon as it is back. No delay is added when it
+is quiet, batches are large under load. The rules: a conflicting transition is refused alone (the store sees to that);
+one that the store cannot take at all is found and refused alone; a caller that goes away does not take the batch with
+it; after an unknown outcome everything is sent again, which is harmless because every change has a key or a claim.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from derecho.errors import StoreError, StoreUnavailable
+from derecho.journal.changes import Result, Transition
+from derecho.journal.store import Store
+
+log = logging.getLogger("derecho.committer")
+
+MAX_BATCH = 1_000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
+_CLIENT_PATIENCE = 30.0
+"""Seconds for which a client's commit of unknown outcome is repeated."""
+
+Done = Callable[[Result | StoreError], None]
+
+
+class Item(NamedTuple):
+    transition: Transition
+    done: Done
+    give_up_at: float | None
+    """Loop time after which an unknown outcome is reported; None: never, the engine's own work is repeated for ever."""
+
+
+class Committer:
+    """One per process and store. Callbacks run on the loop, after the commit is known, in the order of submission."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.commits = 0
+        self.transitions = 0
+        self._queue: deque[Item] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    def submit(self, transition: Transition, done: Done) -> None:
+        """Commit for the engine: repeated until the store takes or refuses it, then `done` gets the result."""
+        self._put(Item(transition, done, None))
+
+    async def commit(self, transition: Transition) -> Result:
+        """Commit for a client: raises StoreError; an unknown outcome is repeated for 30 s first."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def done(result: Result | StoreError) -> None:
+            if future.done():
+                return
+            if isinstance(result, StoreError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._put(Item(transition, done, loop.time() + _CLIENT_PATIENCE))
+        return await future
+
+    async def flush(self) -> None:
+        """Wait until everything submitted so far is known."""
+        await self._idle.wait()
+
+    async def close(self, timeout: float) -> None:
+        """Finish what was accepted; give up after `timeout` seconds (the work is then found again by its lease)."""
+        try:
+            await asyncio.wait_for(self.flush(), timeout)
+        except TimeoutError:
+            log.error("the store did not take %d transitions in %.1f s: left to recovery", len(self._queue), timeout)
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _put(self, item: Item) -> None:
+        if self._closed:
+            raise StoreError("this engine or client is closed")
+        self._queue.append(item)
+        if self._task is None:
+            self._idle.clear()
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name="derecho-committer")
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                await self._commit(batch)
+        finally:
+            self._task = None
+            self._idle.set()
+
+    async def _commit(self, batch: list[Item]) -> None:
+        pause = _FIRST_PAUSE
+        while batch:
+            try:
+                results = await self.store.commit([item.transition for item in batch])
+            except StoreUnavailable as exc:
+                batch = self._still_patient(batch, exc)
+                if batch:
+                    log.warning("commit of %d transitions will be repeated in %.2f s: %s", len(batch), pause, exc)
+                    await asyncio.sleep(pause)
+                    pause = min(_LONGEST_PAUSE, pause * 2)
+            except Exception as exc:
+                if len(batch) > 1:
+                    for item in batch:
+                        await self._commit([item])
+                else:
+                    error = exc if isinstance(exc, StoreError) else StoreError(f"the store refused a commit: {exc!r}")
+                    _tell(batch[0], error)
+                return
+            else:
+                self.commits += 1
+                self.transitions += len(batch)
+                for item, result in zip(batch, results, strict=True):
+                    _tell(item, result)
+                return
+
+    def _still_patient(self, batch: list[Item], error: StoreUnavailable) -> list[Item]:
+        """Clients are told at once that nothing was written, and later that the outcome stays unknown."""
+        now = asyncio.get_running_loop().time()
+        rest = []
+        for item in batch:
+            if item.give_up_at is None or (error.outcome == "unknown" and now < item.give_up_at):
+                rest.append(item)
+            else:
+                _tell(item, error)
+        return rest
+
+
+def _tell(item: Item, result: Result | StoreError) -> None:
+    try:
+        item.done(result)
+    except Exception:
+        log.exception("a callback of a commit failed; the commit itself stands")

@@ -1,0 +1,90 @@
+"""Blocked runs: what cannot go on is marked with its reason, kept whole, and tried again later.
+
+A reason is a nondeterminism, a missing registration, data that cannot be read, a slip of the code, a deadlock. The run
+still takes signals, cancel and terminate; it resumes by itself when fixed code is there.
+"""
+
+import logging
+import traceback
+from typing import TYPE_CHECKING
+
+from derecho.clock import FOREVER, SECOND
+from derecho.engine.runs import LiveRun, unused
+from derecho.errors import DeterminismError, NondeterminismError
+from derecho.journal.changes import BlockRun
+from derecho.journal.model import RunRow
+
+if TYPE_CHECKING:
+    from derecho.engine.engine import Engine
+
+log = logging.getLogger("derecho.engine")
+
+QUARANTINE_AFTER = 3
+"""Deaths of workers that held a run, after which no engine runs its code again."""
+_LONGEST_PAUSE = 600 * SECOND
+_MAX_REASON = 4_000
+
+
+class Blocker:
+    """Writes blocks, each with an ERROR record that says what to do."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    def block(self, run: LiveRun, error: Exception) -> None:
+        reason = describe(error)
+        log.error(
+            "workflow %r is blocked: %s", run.identity.workflow_id, reason, extra=_extra(run.identity), exc_info=error
+        )
+        self._write(run.identity.run_id, run, reason, run.blocked_count)
+
+    def block_row(self, row: RunRow, reason: str) -> None:
+        log.error("workflow %r is blocked: %s", row.workflow_id, reason, extra=_extra(row))
+        self._write_row(row, reason, self._retry_at(row.blocked_count))
+
+    def quarantine(self, row: RunRow) -> None:
+        reason = (
+            f"quarantined: {row.crashes} worker processes died while they held this run. Find out what its code does "
+            "to the process, deploy a fix, then send the run a signal (any) to let it go on, or terminate it"
+        )
+        log.error("workflow %r is %s", row.workflow_id, reason, extra=_extra(row))
+        self._write_row(row, reason, FOREVER - 1)
+
+    def deadlock(self, run: LiveRun, seconds: float, stack: str) -> DeterminismError:
+        """The reason for a run whose code holds the workflow thread."""
+        line, _, rest = stack.partition("\n")
+        log.error(
+            "workflow %r held the workflow thread for %.1f s at %s\n%s",
+            run.identity.workflow_id,
+            seconds,
+            line,
+            rest,
+            extra=_extra(run.identity),
+        )
+        return DeterminismError(
+            f"workflow code held its thread for {seconds:.1f} s at {line}: move what takes long into an activity, "
+            "or raise Engine(deadlock_timeout=…)"
+        )
+
+    def _write(self, run_id: str, run: LiveRun, reason: str, count: int) -> None:
+        change = BlockRun(run_id, run.head, run.claim, reason[:_MAX_REASON], self._retry_at(count))
+        self._engine.submit((change,), unused)
+
+    def _write_row(self, row: RunRow, reason: str, retry_at: int) -> None:
+        self._engine.submit((BlockRun(row.run_id, row.head, row.claim, reason[:_MAX_REASON], retry_at),), unused)
+
+    def _retry_at(self, count: int) -> int:
+        return self._engine.store.now() + min(_LONGEST_PAUSE, SECOND << min(count, 20))
+
+
+def describe(error: Exception) -> str:
+    """One paragraph for people: what happened and where."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, (NondeterminismError, DeterminismError)):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{text} (at {frames[-1].filename}:{frames[-1].lineno})" if frames else text
+
+
+def _extra(run: object) -> dict[str, object]:
+    return {name: getattr(run, name) for name in ("workflow_id", "run_id", "workflow_type")}

@@ -1,0 +1,280 @@
+"""The engine: the four workers on one store, and the client that speaks to it.
+
+engine = Engine("sqlite:///orders.db", workflows=[order], activities=[charge])
+async with engine:
+    await engine.client.run(order.bind(...), id="order-42")
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from derecho.activity import ActivityDefinition
+from derecho.client import Client
+from derecho.clock import SECOND, Duration, micros
+from derecho.committer import Committer, Done
+from derecho.engine.activity_worker import ActivityWorker
+from derecho.engine.lease import Lease
+from derecho.engine.registry import Registry
+from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
+from derecho.engine.workflow_worker import WorkflowWorker
+from derecho.errors import DefinitionError, StoreError, StoreUnavailable
+from derecho.journal import events as ev
+from derecho.journal.changes import Receipt, RetireWorker, Transition
+from derecho.journal.model import RunRow, Topic
+from derecho.journal.payloads import Codec, Converter
+from derecho.journal.policies import RetryPolicy
+from derecho.journal.store import Store
+from derecho.stores import open_store
+from derecho.workflow import WorkflowDefinition
+
+T = TypeVar("T")
+
+log = logging.getLogger("derecho.engine")
+
+_LONGEST_PAUSE = 2.0
+
+
+class Engine:
+    """Runs workflows and activities. Several engines, in one process or many, may share a store.
+
+    Args:
+        store: a store, or a URL such as "sqlite:///orders.db"; then the engine opens and closes it.
+        worker_id: a name for people; claims never depend on it.
+        resources: objects by type, for `current_activity().resource(T)`.
+        default_retry_policy: for activities that name none; by default 1 s doubling to 100 s, without end.
+        cache_size: sleeping runs kept in memory.
+        lease: seconds after which a dead engine's work is taken over.
+        deadlock_timeout: seconds for which workflow code may hold its thread; None does not watch.
+        shutdown_timeout: seconds that running activities get to end by themselves.
+    """
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        workflows: Sequence[WorkflowDefinition] = (),
+        activities: Sequence[ActivityDefinition] = (),
+        worker_id: str | None = None,
+        resources: Mapping[type[Any], Any] | None = None,
+        default_retry_policy: RetryPolicy | None = None,
+        codec: Codec | None = None,
+        max_concurrent_activities: int = 100,
+        cache_size: int = 1000,
+        lease: Duration = 10.0,
+        deadlock_timeout: Duration | None = 2.0,
+        shutdown_timeout: Duration = 30.0,
+    ) -> None:
+        self._owns_store = isinstance(store, str)
+        self.store: Store = open_store(store) if isinstance(store, str) else store
+        self.converter = Converter(codec)
+        self.registry = Registry(self.converter)
+        for workflow in workflows:
+            self.registry.add_workflow(workflow)
+        for activity in activities:
+            self.registry.add_activity(activity)
+        if max_concurrent_activities < 1:
+            raise DefinitionError(f"max_concurrent_activities must be at least 1, not {max_concurrent_activities}")
+        self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.incarnation = secrets.token_hex(16)
+        self.default_retry = (default_retry_policy or RetryPolicy()).rule
+        self._resources = dict(resources or {})
+        self._slots = max_concurrent_activities
+        self._cache_size = cache_size
+        self._lease_seconds = _seconds("lease", lease)
+        self._deadlock_timeout = None if deadlock_timeout is None else _seconds("deadlock_timeout", deadlock_timeout)
+        self._shutdown_timeout = micros(shutdown_timeout) / SECOND
+        self.poll_interval = min(1.0, self._lease_seconds / 4)
+        self.committer = Committer(self.store)
+        self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
+        self._claims = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running = False
+        self._interrupted: asyncio.Event | None = None
+
+    def register_workflow(self, workflow: WorkflowDefinition) -> None:
+        """Add a workflow; before the engine runs, or while it does."""
+        self.registry.add_workflow(workflow)
+
+    def register_activity(self, activity: ActivityDefinition) -> None:
+        """Add an activity; before the engine runs, or while it does."""
+        self.registry.add_activity(activity)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        await self._stop()
+
+    async def run(self) -> None:
+        """Work until cancelled, or until SIGINT or SIGTERM when this is the main thread; drains before it returns.
+
+        A second signal ends the drain; what is left is found again by its lease.
+        """
+        self._interrupted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        await self._start()
+        try:
+            for number in signals:
+                loop.add_signal_handler(number, self._interrupted.set)
+            await self._interrupted.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            await self._stop()
+
+    def actor(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]:
+        """`(execute, interrupt)` for a group of actors: `execute` runs the engine, `interrupt` makes it return."""
+        loop: list[asyncio.AbstractEventLoop] = []
+        interrupted = threading.Event()
+
+        async def execute() -> None:
+            loop.append(asyncio.get_running_loop())
+            self._interrupted = stop = asyncio.Event()
+            if interrupted.is_set():
+                return
+            async with self:
+                await stop.wait()
+
+        def interrupt() -> None:
+            interrupted.set()
+            if loop and self._interrupted is not None:
+                loop[0].call_soon_threadsafe(self._interrupted.set)
+
+        return execute, interrupt
+
+    async def _start(self) -> None:
+        if self._running:
+            raise DefinitionError("this engine is running already: make another Engine on the same store")
+        await self.store.open()
+        self._running = True
+        self.incarnation = secrets.token_hex(16)
+        self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
+        self.activities = ActivityWorker(self, self._slots, self._resources)
+        self.lease = Lease(self, self._lease_seconds)
+        await self.lease.take()
+        work = (self.workflows.work, self.activities.work, TimerWorker(self).work, TimeoutWorker(self).work)
+        self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
+        log.info("engine %s works on %s", self.worker_id, self.store.url)
+
+    async def _stop(self) -> None:
+        """Take nothing new, let attempts end, commit what is in hand, give everything back."""
+        if not self._running:
+            return
+        self._running = False
+        self.activities.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.activities.drain(self._shutdown_timeout)
+        await self.workflows.close()
+        self.committer.submit((RetireWorker(self.incarnation),), lambda _: None)
+        await self.committer.close(timeout=5.0)
+        self.lease.stop()
+        await self.client.close()
+        if self._owns_store:
+            await self.store.close()
+        log.info("engine %s has stopped", self.worker_id)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A worker never ends by an error: it is logged, and the worker begins again."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("a worker of engine %s failed and begins again", self.worker_id)
+                await asyncio.sleep(0.5)
+
+    # --- what the workers share --------------------------------------------------------------------------------------
+
+    def submit(self, transition: Transition, done: Done) -> None:
+        self.committer.submit(transition, done)
+
+    async def persist(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+        """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one."""
+        pause = 0.05
+        while True:
+            try:
+                return await call()
+            except StoreError as exc:
+                log.warning("could not %s, trying again in %.2f s: %s", what, pause, exc)
+                if isinstance(exc, StoreUnavailable) and exc.outcome == "unknown" and what.startswith("claim"):
+                    self.lost_lease()
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def new_claim(self) -> str:
+        """A token that no other claim ever had: 128 random bits of this start of the engine, and a number."""
+        self._claims += 1
+        return f"{self.incarnation}.{self._claims}"
+
+    def until(self, at: int | None) -> float:
+        """Seconds to wait for an instant, at most the polling interval."""
+        if at is None:
+            return self.poll_interval
+        return min(self.poll_interval, max(0.0, (at - self.store.now()) / SECOND))
+
+    def wake_at(self, topic: Topic, at: int) -> None:
+        """Have a worker look again at an instant that the store will not hint at."""
+        delay = max(0.0, (at - self.store.now()) / SECOND)
+        if delay < self.poll_interval and topic == "activities":
+            asyncio.get_running_loop().call_later(delay, self.activities.look_again)
+
+    def lost_lease(self) -> None:
+        """Declared dead, or not knowing what it claimed: the engine forgets all claims and goes on under a new name."""
+        if not self._running:
+            return
+        log.warning("engine %s had lost its lease: it drops its claims and goes on", self.worker_id)
+        old, self.incarnation = self.incarnation, secrets.token_hex(16)
+        self.activities.abandon_all()
+        self.workflows.abandon_all()
+        self.submit((RetireWorker(old),), lambda _: None)
+        self._tasks.append(asyncio.create_task(self.lease.register()))
+
+    # --- for the client (see client.Host) ----------------------------------------------------------------------------
+
+    def claim_for_start(self, workflow_type: str) -> tuple[str, str] | None:
+        if not self._running or workflow_type not in self.registry.workflows:
+            return None
+        return self.incarnation, self.new_claim()
+
+    def run_created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
+        if self._running:
+            self.workflows.created(row, facts)
+
+    def warm_claim(self, workflow_id: str, run_id: str | None) -> tuple[str, str] | None:
+        run = self.workflows.runs.find(workflow_id) if self._running else None
+        if run is None or (run_id is not None and run.identity.run_id != run_id):
+            return None
+        claim = self.workflows.warm_claim(run.identity.run_id)
+        return None if claim is None else (self.incarnation, claim)
+
+    def message_delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None:
+        for run_id, number, claimed in receipt.delivered:
+            if number and self._running:
+                self.workflows.delivered(run_id, number, claim if claimed else None, fact)
+
+    def run_gone(self, run_id: str) -> None:
+        if self._running:
+            self.workflows.forget(run_id)
+
+    def holds(self, run_id: str) -> bool:
+        return self._running and self.workflows.runs.get(run_id) is not None
+
+
+def _seconds(name: str, duration: Duration) -> float:
+    value = micros(duration) / SECOND
+    if value <= 0:
+        raise DefinitionError(f"{name} must be longer than nothing, not {duration!r}")
+    return value

@@ -1,0 +1,78 @@
+"""The engine's lease: one row that says "alive until", renewed from a thread of its own.
+
+Code that blocks the engine's loop (a slip in an async activity) must not make the engine look dead. All claims of an
+engine hang on this one row, so renewing costs one small commit however much is under way.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from derecho.clock import SECOND
+from derecho.errors import StoreError
+from derecho.journal.changes import Conflict, RegisterWorker, RenewWorker
+from derecho.journal.model import WorkerRow
+
+if TYPE_CHECKING:
+    from derecho.engine.engine import Engine
+
+log = logging.getLogger("derecho.engine")
+
+
+class Lease:
+    """Keeps the engine's worker row alive. `lost` is called on the engine's loop when it was declared dead."""
+
+    def __init__(self, engine: "Engine", seconds: float) -> None:
+        self._engine = engine
+        self.seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._no_burial_before = 0.0
+
+    async def take(self) -> None:
+        """Register this engine; nothing may be claimed before."""
+        await self.register()
+        self._thread = threading.Thread(target=self._keep, name="derecho-lease", daemon=True)
+        self._thread.start()
+
+    async def register(self) -> None:
+        """Make this engine known as alive; repeated until the store takes it."""
+        await self._engine.persist(self._register, "register this engine")
+
+    async def _register(self) -> None:
+        engine = self._engine
+        row = WorkerRow(engine.incarnation, engine.worker_id, self.until(), engine.registry.serves())
+        await engine.store.commit([(RegisterWorker(row),)])
+
+    def until(self) -> int:
+        return self._engine.store.now() + round(self.seconds * SECOND)
+
+    def may_bury(self) -> bool:
+        """False for one lease after this engine itself was late: then a clock jumped, or the machine slept."""
+        return time.monotonic() >= self._no_burial_before
+
+    def renew_soon(self) -> None:
+        """The clock was moved, or this engine slept: give the others time to show that they live."""
+        self._no_burial_before = time.monotonic() + self.seconds
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.seconds / 3):
+            try:
+                asyncio.run(self._renew())
+            except StoreError as exc:
+                log.warning("the lease could not be renewed, it will be tried again: %s", exc)
+            except Exception:
+                log.exception("the lease could not be renewed, it will be tried again")
+
+    async def _renew(self) -> None:
+        engine = self._engine
+        incarnation = engine.incarnation
+        [result] = await engine.store.commit([(RenewWorker(incarnation, self.until()),)])
+        if isinstance(result, Conflict) and not self._stop.is_set() and engine.incarnation == incarnation:
+            self._loop.call_soon_threadsafe(engine.lost_lease)

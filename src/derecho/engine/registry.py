@@ -1,0 +1,63 @@
+"""What an engine can do: its workflows by type and version, its activities by name."""
+
+from collections.abc import Iterable
+
+from derecho.activity import ActivityDefinition
+from derecho.errors import DefinitionError
+from derecho.journal.payloads import Converter
+from derecho.workflow import WorkflowDefinition
+
+
+class Registry:
+    """Definitions whose types the engine's codec has been asked about, so that an impossible one fails at once."""
+
+    def __init__(self, converter: Converter) -> None:
+        self.converter = converter
+        self.workflows: dict[str, dict[int, WorkflowDefinition]] = {}
+        self.activities: dict[str, ActivityDefinition] = {}
+
+    def add_workflow(self, workflow: WorkflowDefinition) -> None:
+        if not isinstance(workflow, WorkflowDefinition):
+            raise DefinitionError(f"workflows= takes what @derecho.workflow made, not {workflow!r}")
+        _refuse_reference(workflow, workflow.is_reference)
+        versions = self.workflows.setdefault(workflow.name, {})
+        if versions.get(workflow.version, workflow) is not workflow:
+            raise DefinitionError(
+                f"two workflows are registered as {workflow.name!r}, version {workflow.version}: rename one, "
+                "or give the newer one another version"
+            )
+        workflow.signature.check(self.converter)
+        versions[workflow.version] = workflow
+
+    def add_activity(self, activity: ActivityDefinition) -> None:
+        if not isinstance(activity, ActivityDefinition):
+            raise DefinitionError(f"activities= takes what @derecho.activity made, not {activity!r}")
+        _refuse_reference(activity, activity.is_reference)
+        if self.activities.get(activity.name, activity) is not activity:
+            raise DefinitionError(f"two activities are registered as {activity.name!r}: rename one")
+        activity.signature.check(self.converter)
+        self.activities[activity.name] = activity
+
+    def find(self, workflow_type: str, version: int) -> WorkflowDefinition | str:
+        """The code for a run, or why there is none here."""
+        versions = self.workflows.get(workflow_type)
+        if versions is None:
+            return f"workflow type {workflow_type!r} is not registered here; registered: {_names(self.workflows)}"
+        found = versions.get(version)
+        if found is None:
+            have = ", ".join(str(number) for number in sorted(versions))
+            return f"workflow {workflow_type!r} is registered in version {have}, and this run needs version {version}"
+        return found
+
+    def serves(self) -> list[str]:
+        """What goes into the worker row, so that a run can say that nobody serves what it waits for."""
+        return [f"workflow:{name}" for name in self.workflows] + [f"activity:{name}" for name in self.activities]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names)) or "none"
+
+
+def _refuse_reference(definition: object, is_reference: bool) -> None:
+    if is_reference:
+        raise DefinitionError(f"{definition!r} is only a reference: register the definition that has the code")

@@ -1,0 +1,201 @@
+"""The runs that an engine has in memory, and the turns that they take.
+
+A `LiveRun` is bookkeeping around an `Execution`: where the history stands, which facts wait for the next workflow
+task, which claim is held. The cache keeps sleeping runs warm as long as there is room; leaving it costs a replay.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from derecho.journal import events as ev
+from derecho.journal.changes import Change
+from derecho.journal.model import ClaimedRun, Head, RunRow
+from derecho.journal.wire import HistoryRow, decode_events
+from derecho.replay import replay_task
+from derecho.runtime.decider import Decision, RunIdentity
+from derecho.runtime.execution import Execution
+from derecho.workflow import WorkflowDefinition
+
+
+class PendingFact(NamedTuple):
+    """A fact for the next turn. From the inbox: `number` > 0. Direct: `change` removes the row that it came from."""
+
+    fact: ev.Fact
+    number: int
+    change: Change | None
+
+
+class LiveRun:
+    """A run in memory.
+
+    Invariants: at most one turn at a time is under way (`busy`, from submission until its commit is known). `facts`
+    holds what no turn has taken. `head` is where the store stands as far as this engine knows. Without `claim` only
+    direct facts may lead to a turn.
+    """
+
+    __slots__ = (
+        "blocked_count",
+        "busy",
+        "claim",
+        "definition",
+        "execution",
+        "facts",
+        "gone",
+        "head",
+        "identity",
+        "inbox_read",
+        "later",
+        "loading",
+        "steps",
+    )
+
+    def __init__(self, row: RunRow, definition: WorkflowDefinition) -> None:
+        self.identity = RunIdentity(row.workflow_id, row.run_id, row.workflow_type)
+        self.definition = definition
+        self.head: Head = row.head
+        self.inbox_read = row.inbox_read
+        self.claim: str | None = row.claim
+        self.blocked_count = row.blocked_count
+        self.execution: Execution | None = None
+        self.facts: deque[PendingFact] = deque()
+        self.busy = False
+        self.loading = False
+        self.gone = False
+        self.later: ClaimedRun | None = None
+        self.steps: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def inbox_known(self) -> int:
+        """The last message that this engine has or had in hand."""
+        return max((item.number for item in self.facts), default=0) or self.inbox_read
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.busy or self.loading or self.claim or self.steps or self.facts)
+
+
+class Turn:
+    """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`."""
+
+    __slots__ = ("at", "commands", "consume_to", "decision", "error", "facts", "inbox_seen", "is_new", "rows", "run")
+
+    def __init__(self, run: LiveRun, facts: Sequence[PendingFact], at: int, rows: Sequence[HistoryRow]) -> None:
+        self.run = run
+        self.facts = list(facts)
+        self.at = at
+        self.rows = rows
+        self.is_new = run.execution is None
+        numbers = [item.number for item in facts if item.number]
+        self.consume_to = numbers[-1] if numbers else None
+        self.inbox_seen = self.consume_to or run.inbox_read
+        self.commands: list[ev.CommandEvent] = []
+        self.error: Exception | None = None
+        self.decision: Decision | None = None
+
+    def run_code(self, make: Callable[[LiveRun], Execution], mark: Callable[[], None]) -> None:
+        run = self.run
+        execution = run.execution
+        try:
+            if execution is None:
+                execution = make(run)
+                for row in self.rows:
+                    events = decode_events(row.data)
+                    mark()
+                    replay_task(execution, events, row.at)
+                run.execution = execution
+            if not self.facts:
+                return  # rebuilt only
+            mark()
+            self.commands = execution.activate([item.fact for item in self.facts], self.at)
+        except Exception as exc:
+            self.error = exc
+            if execution is not None:
+                execution.close()
+            run.execution = None
+
+
+class TurnJob:
+    """A turn as the workflow thread takes it."""
+
+    __slots__ = ("make", "turn")
+
+    def __init__(self, turn: Turn, make: Callable[[LiveRun], Execution]) -> None:
+        self.turn = turn
+        self.make = make
+
+    def run(self, mark: Callable[[], None]) -> None:
+        self.turn.run_code(self.make, mark)
+
+    def abandon(self) -> None:
+        execution, self.turn.run.execution = self.turn.run.execution, None
+        if execution is not None:
+            execution.close()
+
+
+class CloseJob:
+    """Take an execution down on the workflow thread, where its code has always run."""
+
+    __slots__ = ("execution",)
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+
+    def run(self, mark: Callable[[], None]) -> None:
+        mark()
+        self.execution.close()
+
+    def abandon(self) -> None:
+        pass
+
+
+class Cache:
+    """Live runs, least recently used first. Capacity never gates work: only idle runs are evicted."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._by_workflow_id: dict[str, LiveRun] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[LiveRun]:
+        return iter(list(self._runs.values()))
+
+    def get(self, run_id: str) -> LiveRun | None:
+        return self._runs.get(run_id)
+
+    def find(self, workflow_id: str) -> LiveRun | None:
+        return self._by_workflow_id.get(workflow_id)
+
+    def add(self, run: LiveRun) -> None:
+        self._runs[run.identity.run_id] = run
+        self._by_workflow_id[run.identity.workflow_id] = run
+
+    def touch(self, run: LiveRun) -> None:
+        if run.identity.run_id in self._runs:
+            self._runs.move_to_end(run.identity.run_id)
+
+    def remove(self, run: LiveRun) -> None:
+        self._runs.pop(run.identity.run_id, None)
+        if self._by_workflow_id.get(run.identity.workflow_id) is run:
+            del self._by_workflow_id[run.identity.workflow_id]
+
+    def surplus(self) -> list[LiveRun]:
+        """Idle runs to evict, so that at most `capacity` stay; looks at a bounded number of them."""
+        over = len(self._runs) - self.capacity
+        if over <= 0:
+            return []
+        found: list[LiveRun] = []
+        for looked, run in enumerate(self._runs.values()):
+            if len(found) >= over or looked >= 2 * over + 100:
+                break
+            if run.is_idle:
+                found.append(run)
+        return found
+
+
+def unused(*_: Any) -> None:
+    """A callback for commits whose outcome changes nothing."""

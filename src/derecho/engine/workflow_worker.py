@@ -1,0 +1,394 @@
+"""The workflow worker: claim a run, hand it its facts, commit what its code asks for, or let it go.
+
+Facts reach a run in two ways. *Messages* are in its inbox, committed by whoever sent them; the run is claimed to read
+them. *Direct* facts are results that this engine has in hand for a run that it holds warm: they go straight into the
+next turn, and the row that they came from is removed in the turn's own commit. When such a commit conflicts, or the
+turn cannot be made, each direct fact is delivered to the inbox instead, so nothing depends on this engine's memory.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from derecho.engine.activity_worker import Reservation
+from derecho.engine.blocking import QUARANTINE_AFTER, Blocker
+from derecho.engine.runs import Cache, CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.steps import StepRunner
+from derecho.engine.turns import Job, Turns
+from derecho.errors import PayloadError, StoreError
+from derecho.journal import events as ev
+from derecho.journal.changes import (
+    CancelActivity,
+    Change,
+    Conflict,
+    Deliver,
+    NewMessage,
+    Receipt,
+    ReleaseRun,
+    Result,
+    ScheduleActivity,
+)
+from derecho.journal.model import ClaimedRun, RunRow
+from derecho.journal.wire import HistoryRow, decode_fact, encode_struct, verify
+from derecho.runtime.decider import decide, termination
+from derecho.runtime.execution import Execution
+
+if TYPE_CHECKING:
+    from derecho.engine.engine import Engine
+
+log = logging.getLogger("derecho.engine")
+
+_CLAIM_AT_ONCE = 200
+_UNREAD_REFUSALS = 3
+"""How often new messages may hold a run back from closing."""
+
+
+class WorkflowWorker:
+    """The live runs of one engine. All methods run on the engine's loop; user code runs on the workflow thread."""
+
+    def __init__(self, engine: "Engine", cache_size: int, deadlock_timeout: float | None) -> None:
+        self._engine = engine
+        self.runs = Cache(cache_size)
+        self.turns = Turns(self._finished, self._stuck, deadlock_timeout)
+        self._steps = StepRunner(engine, self.direct)
+        self._blocker = Blocker(engine)
+        self._loads: set[asyncio.Task[None]] = set()
+        self._suspects: set[str] = set()
+        self._refusals: dict[str, int] = {}
+        self.draining = False
+
+    # --- where facts come from ---------------------------------------------------------------------------------------
+
+    async def work(self) -> None:
+        """Claim runs that are ready, for ever; a store in trouble is asked again."""
+        engine = self._engine
+        while True:
+            mark = engine.store.seen("runs")
+            tokens = [engine.new_claim() for _ in range(_CLAIM_AT_ONCE)]
+            suspects = 0 if self._suspects else 1
+            types = list(engine.registry.workflows)
+            claim = partial(engine.store.claim_runs, engine.incarnation, tokens, types, suspects)
+            claimed = await engine.persist(claim, "claim runs")
+            for item in claimed:
+                self.claimed(item)
+            if len(claimed) < _CLAIM_AT_ONCE:
+                await engine.store.wait("runs", mark, engine.poll_interval)
+
+    def claimed(self, item: ClaimedRun) -> None:
+        """A run that the store gave to this engine, with its unread messages."""
+        row = item.run
+        run = self.runs.get(row.run_id)
+        if run is not None and (run.busy or run.loading):
+            run.later = item  # its own turn is on the way to the store; look again when that is known
+            return
+        if row.terminate is not None:
+            self._terminate(row)
+            return
+        if row.crashes > QUARANTINE_AFTER:
+            self._blocker.quarantine(row)
+            return
+        definition = self._engine.registry.find(row.workflow_type, row.version)
+        if isinstance(definition, str):
+            self._blocker.block_row(row, definition)
+            return
+        if row.crashes:
+            self._suspects.add(row.run_id)
+        if run is not None and (run.head != row.head or run.execution is None):
+            self.evict(run)
+            run = None
+        if run is None:
+            run = LiveRun(row, definition)
+            self.runs.add(run)
+        run.claim = row.claim
+        run.blocked_count = row.blocked_count
+        try:
+            self._take_messages(run, item)
+        except PayloadError as exc:
+            self._block(run, (), exc)
+            return
+        self.next(run)
+
+    def created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
+        """A run that this process has just started, already claimed for it."""
+        definition = self._engine.registry.find(row.workflow_type, row.version)
+        if isinstance(definition, str) or self.draining:
+            self._engine.submit((ReleaseRun(row.run_id, row.claim or ""),), unused)
+            return
+        run = LiveRun(row, definition)
+        self.runs.add(run)
+        run.facts.extend(PendingFact(fact, number, None) for number, fact in enumerate(facts, 1))
+        self.next(run)
+
+    def delivered(self, run_id: str, number: int, claim: str | None, fact: ev.Fact) -> None:
+        """A message that this process has just put into the inbox; `claim` when it was claimed on the way."""
+        run = self.runs.get(run_id)
+        if run is None:
+            if claim is not None:
+                self._engine.submit((ReleaseRun(run_id, claim),), unused)
+            return
+        if claim is not None:
+            run.claim = claim
+        if number == run.inbox_known + 1 and (run.claim is not None or run.busy):
+            run.facts.append(PendingFact(fact, number, None))
+            self.next(run)
+        elif claim is not None:
+            run.claim = None
+            self._engine.submit((ReleaseRun(run_id, claim),), unused)  # other messages came between: read them first
+
+    def direct(self, run_id: str, fact: ev.Fact, change: Change | None) -> None:
+        """A result at first hand; `change` takes away the row it came from."""
+        run = self.runs.get(run_id)
+        if run is not None and not self.draining:
+            run.facts.append(PendingFact(fact, 0, change))
+            self.next(run)
+        elif change is not None:
+            self.deliver_direct(run_id, PendingFact(fact, 0, change))
+
+    def warm_claim(self, run_id: str) -> str | None:
+        """A claim token for a `Deliver`, when this engine holds the run warm and could go on with it at once."""
+        run = self.runs.get(run_id)
+        if run is None or self.draining or run.claim is not None or run.busy or run.execution is None:
+            return None
+        return self._engine.new_claim()
+
+    def deliver_direct(self, run_id: str, item: PendingFact) -> None:
+        """Put a direct fact into the inbox, the safe way; a conflict means that its row is gone, and so its point."""
+        if item.change is not None:
+            message = NewMessage(encode_struct(item.fact))
+            self._engine.submit((item.change, Deliver(message, run_id=run_id, drop=True)), unused)
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    def next(self, run: LiveRun) -> None:
+        """Begin the next turn if there is something to do and the right to do it."""
+        if run.busy or run.loading or run.gone:
+            return
+        if not run.facts:
+            if run.claim is not None and not run.steps:
+                if run.execution is None:
+                    self._take_turn(run)  # claimed without messages: it may have steps that have to run again
+                else:
+                    self._release(run)
+            return
+        if run.claim is None and any(item.number for item in run.facts):
+            return  # the claim loop will bring these messages
+        self._take_turn(run)
+
+    def _take_turn(self, run: LiveRun) -> None:
+        if run.execution is None and run.head.tasks:
+            run.loading = True
+            task = asyncio.get_running_loop().create_task(self._load(run))
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
+        else:
+            self._submit(run, ())
+
+    async def _load(self, run: LiveRun) -> None:
+        """Read and verify the history of a run that is not in memory, then take the turn."""
+        engine, run_id = self._engine, run.identity.run_id
+        try:
+            rows = await engine.persist(lambda: engine.store.load(run_id), "load a history")
+            verify(rows, head=run.head.digest, run_id=run_id)
+        except StoreError as exc:
+            run.loading = False
+            self._block(run, [], exc)
+            return
+        run.loading = False
+        if not run.gone:
+            self._submit(run, rows)
+
+    def _submit(self, run: LiveRun, rows: Sequence[HistoryRow]) -> None:
+        turn = Turn(run, run.facts, self._engine.store.now(), rows)
+        run.facts.clear()
+        run.busy = True
+        self.runs.touch(run)
+        self.turns.submit(TurnJob(turn, self._make))
+
+    def _make(self, run: LiveRun) -> Execution:
+        engine = self._engine
+        identity = run.identity
+        return run.definition.new_execution(
+            identity.workflow_id, identity.run_id, engine.converter, engine.default_retry
+        )
+
+    def _finished(self, job: Job) -> None:
+        """A turn is back from the workflow thread: commit it."""
+        if not isinstance(job, TurnJob):
+            return
+        turn, run = job.turn, job.turn.run
+        if turn.error is not None:
+            self._block(run, turn.facts, turn.error)
+        elif run.gone or run.execution is None:
+            self._fall_back(run, turn.facts)
+        elif not turn.facts:
+            run.busy = False  # it was only rebuilt: its unfinished steps run again
+            self._steps.start(run)
+            self.next(run)
+        else:
+            self._commit(turn, run.execution)
+
+    def _commit(self, turn: Turn, execution: Execution) -> None:
+        run, engine = turn.run, self._engine
+        decision = turn.decision = decide(
+            run.identity,
+            run.head,
+            [item.fact for item in turn.facts],
+            turn.commands,
+            at=execution.at,
+            worker=engine.worker_id,
+            claim=run.claim,
+            keep_claim=bool(run.steps or execution.steps) or any(item.number for item in run.facts),
+            consume_to=turn.consume_to,
+            inbox_seen=turn.inbox_seen if self._refusals.get(run.identity.run_id, 0) < _UNREAD_REFUSALS else None,
+            cancelling=execution.cancel is not None,
+        )
+        reservation = engine.activities.reserve(decision.activities)
+        changes: list[Change] = [item.change for item in turn.facts if item.change is not None]
+        changes.append(decision.advance)
+        changes.extend(ScheduleActivity(row) for row in reservation.rows)
+        changes.extend(decision.changes)
+        engine.submit(tuple(changes), lambda result: self._committed(turn, reservation, result))
+
+    def _committed(self, turn: Turn, reservation: Reservation, result: Result | StoreError) -> None:
+        run, decision = turn.run, turn.decision
+        run_id = run.identity.run_id
+        if decision is None or not isinstance(result, Receipt):
+            reservation.give_back()
+            self._refused(turn, result)
+            return
+        run.busy = False
+        run.head = decision.head
+        run.inbox_read = turn.consume_to or run.inbox_read
+        run.blocked_count = 0
+        if not decision.advance.keep_claim:
+            run.claim = None
+        self._suspects.discard(run_id)
+        reservation.start()  # nothing starts before its commit is known
+        for change in decision.changes:
+            if isinstance(change, CancelActivity):
+                self._engine.activities.cancel(run_id, change.activity)
+        if decision.outcome is not None:
+            self._refusals.pop(run_id, None)
+            self._engine.activities.cancel(run_id)
+            self.evict(run)
+            self._engine.client.run_closed(run_id, decision.advance.status, decision.outcome)
+            return
+        self._steps.start(run)
+        if run.later is not None:
+            item, run.later = run.later, None
+            self.claimed(item)
+        else:
+            self.next(run)
+        for sleeper in self.runs.surplus():
+            self.evict(sleeper)
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def _refused(self, turn: Turn, result: Result | StoreError | None) -> None:
+        """The world had changed, so this turn never happened: forget it, and let the store say what is next."""
+        run = turn.run
+        if isinstance(result, StoreError):
+            self._block(run, turn.facts, result)
+            return
+        if isinstance(result, Conflict):
+            log.debug("turn of run %s was refused: %s %s", run.identity.run_id, result.reason, result.detail)
+            if result.reason == "unread":
+                self._refusals[run.identity.run_id] = self._refusals.get(run.identity.run_id, 0) + 1
+        self._fall_back(run, turn.facts)
+
+    def _fall_back(self, run: LiveRun, facts: Sequence[PendingFact]) -> None:
+        """Give up a run in memory; what was in hand for it goes to its inbox, its claim back to the store."""
+        self.evict(run)
+        for fact in (*facts, *run.facts):
+            self.deliver_direct(run.identity.run_id, fact)
+        run.facts.clear()
+        if run.claim is not None:
+            self._engine.submit((ReleaseRun(run.identity.run_id, run.claim),), unused)
+            run.claim = None
+        if run.later is not None:
+            item, run.later = run.later, None
+            self.claimed(item)
+
+    def _block(self, run: LiveRun, facts: Sequence[PendingFact], error: Exception) -> None:
+        """Its code, data or history stands in the way: mark the run, keep its facts, try again later."""
+        for item in (*facts, *run.facts):
+            self.deliver_direct(run.identity.run_id, item)
+        run.facts.clear()
+        self._blocker.block(run, error)
+        run.claim = None
+        self.evict(run)
+
+    def _stuck(self, job: Job, seconds: float, stack: str) -> None:
+        if isinstance(job, TurnJob):
+            self._block(job.turn.run, job.turn.facts, self._blocker.deadlock(job.turn.run, seconds, stack))
+        else:
+            log.error("workflow code blocks while it is taken out of memory, for %.1f s at %s", seconds, stack)
+
+    def _terminate(self, row: RunRow) -> None:
+        """Close a run on request; its code is not asked."""
+        event = ev.WorkflowTerminated(row.terminate or "", max(self._engine.store.now(), row.started_at))
+        advance = termination(row, event, claim=row.claim)
+        run = self.runs.get(row.run_id)
+        if run is not None:
+            self.evict(run)
+
+        def done(result: Result | StoreError) -> None:
+            if isinstance(result, Receipt):
+                self._engine.client.run_closed(row.run_id, "terminated", event)
+
+        self._engine.submit((advance,), done)
+
+    # --- leaving memory ----------------------------------------------------------------------------------------------
+
+    def forget(self, run_id: str) -> None:
+        """Someone else closed this run."""
+        run = self.runs.get(run_id)
+        self._engine.activities.cancel(run_id)
+        if run is not None and not run.busy:
+            self.evict(run)
+
+    def evict(self, run: LiveRun) -> None:
+        """Take a run out of memory; its code unwinds on the workflow thread and cannot act."""
+        run.gone = True
+        run.busy = False
+        self._suspects.discard(run.identity.run_id)
+        self.runs.remove(run)
+        self._steps.cancel(run)
+        if run.execution is not None:
+            self.turns.submit(CloseJob(run.execution))
+            run.execution = None
+
+    async def close(self) -> None:
+        """Give everything back: turns end, facts in hand go to inboxes, code is taken down."""
+        self.draining = True
+        for run in self.runs:
+            if not run.busy:
+                self._fall_back(run, ())
+        while any(run.busy for run in self.runs):
+            await self._engine.committer.flush()
+            await asyncio.sleep(0.002)  # the turn is on the workflow thread
+        for run in self.runs:
+            self._fall_back(run, ())
+        self.turns.close()
+
+    def abandon_all(self) -> None:
+        """This engine was declared dead while it was paused: all its claims are gone, and so is what it knows."""
+        for run in self.runs:
+            run.claim = None
+            if not run.busy:
+                self._fall_back(run, ())
+
+    def _release(self, run: LiveRun) -> None:
+        claim, run.claim = run.claim, None
+        if claim is not None:
+            self._engine.submit((ReleaseRun(run.identity.run_id, claim, ready=False),), unused)
+
+    def _take_messages(self, run: LiveRun, item: ClaimedRun) -> None:
+        """What the store says is unread replaces what this engine knew of the inbox."""
+        direct = [fact for fact in run.facts if not fact.number]
+        run.facts.clear()
+        for message in item.messages:
+            run.facts.append(PendingFact(decode_fact(message.data), message.number, None))
+        run.facts.extend(direct)

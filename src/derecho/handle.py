@@ -1,0 +1,127 @@
+"""Handles: what a client holds of one workflow."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+
+from derecho.clock import Duration, micros, to_datetime
+from derecho.context import Signal
+from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowTerminated
+from derecho.journal import events as ev
+from derecho.journal.failures import rebuild, short_type
+from derecho.journal.history import History
+from derecho.journal.model import RunRow, Status
+
+if TYPE_CHECKING:
+    from derecho.client import Client
+    from derecho.journal.signatures import Signature
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Run(NamedTuple):
+    """One run as it is now. `blocked_reason` says why a blocked one cannot go on, and what to do."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    status: Status
+    started_at: datetime
+    closed_at: datetime | None
+    blocked_reason: str | None
+
+    @classmethod
+    def of(cls, row: RunRow) -> "Run":
+        closed_at = None if row.closed_at is None else to_datetime(row.closed_at)
+        started_at = to_datetime(row.started_at)
+        return cls(
+            row.workflow_id, row.run_id, row.workflow_type, row.status, started_at, closed_at, row.blocked_reason
+        )
+
+
+class Handle(Generic[R]):
+    """A workflow, or one run of it: `client.start(...)` and `client.get(...)` give it."""
+
+    def __init__(self, client: "Client", id: str, run_id: str | None, signature: "Signature | None") -> None:
+        self._client = client
+        self._signature = signature
+        self._run_id = run_id
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.id!r}, run {self._run_id or 'latest'}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run that this handle names; "" when it stands for the latest."""
+        return self._run_id or ""
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the workflow's result; follows continue-as-new.
+
+        Raises WorkflowFailed (the author's own exception is its cause), WorkflowCancelled, WorkflowTerminated,
+        WorkflowNotFound, and TimeoutError after `timeout`, with which nothing happens to the run.
+        """
+        async with asyncio.timeout(None if timeout is None else micros(timeout) / 1e6):
+            run_id = self._run_id or (await self._client.find(self.id)).run_id
+            while True:
+                status, outcome = await self._client.closing(self.id, run_id)
+                if not isinstance(outcome, ev.WorkflowContinuedAsNew):
+                    return cast(R, self._open(status, outcome, run_id))
+                run_id = outcome.run_id
+
+    async def describe(self) -> Run:
+        """The latest run of this id, or the run that the handle names. Raises WorkflowNotFound."""
+        return await self._client.describe(self.id, self._run_id)
+
+    async def history(self) -> History:
+        """The events recorded so far. Raises WorkflowNotFound."""
+        return await self._client.history(self.id, self._run_id)
+
+    async def signal(self, signal: Signal[T], value: T, *, key: str | None = None) -> None:
+        """Send a signal; on return it is durable, and the run or its successor will receive it.
+
+        With `key`, a signal of the same key is received once, however often it is sent. Raises WorkflowNotFound when
+        there is no open run, PayloadError when `value` does not fit.
+        """
+        await self._client.signal(self.id, self._run_id, signal, value, key)
+
+    async def cancel(self, reason: str = "", *, timeout: Duration | None = None) -> None:
+        """Ask the run to end: its code sees CancelledError once. Raises WorkflowNotFound when none is open."""
+        await self._client.cancel(self.id, self._run_id, reason, timeout)
+
+    async def terminate(self, reason: str = "") -> None:
+        """Close the run at once, whatever its code does. Harmless on a closed run."""
+        await self._client.terminate(self.id, self._run_id, reason)
+
+    def _open(self, status: Status, outcome: ev.Event, run_id: str) -> Any:
+        where: Mapping[str, str] = {"workflow_id": self.id, "run_id": run_id}
+        match outcome:
+            case ev.WorkflowCompleted():
+                if self._signature is not None:
+                    return self._signature.decode_result(outcome.result, self._client.converter)
+                return self._client.converter.decode(outcome.result, Any, f"the result of workflow {self.id!r}")
+            case ev.WorkflowFailed():
+                failure = outcome.failure
+                raise WorkflowFailed(
+                    f"workflow {self.id!r} failed: {short_type(failure.type)}: {failure.message}",
+                    **where,
+                    type_name=failure.type,
+                    remote_traceback=failure.traceback,
+                ) from rebuild(failure)
+            case ev.WorkflowCancelled():
+                raise WorkflowCancelled(
+                    f"workflow {self.id!r} was cancelled: {outcome.reason or 'no reason given'}",
+                    **where,
+                    reason=outcome.reason,
+                )
+            case ev.WorkflowTerminated():
+                raise WorkflowTerminated(
+                    f"workflow {self.id!r} was terminated: {outcome.reason or 'no reason given'}",
+                    **where,
+                    reason=outcome.reason,
+                )
+            case _:
+                raise WorkflowFailed(f"workflow {self.id!r} closed as {status}", **where)

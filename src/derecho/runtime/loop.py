@@ -1,0 +1,273 @@
+"""A deterministic asyncio event loop for one run.
+
+Callbacks run first in, first out. Time is the workflow's, and stands still while code runs; `call_later` becomes a
+durable timer of the run. Futures and tasks hash by their creation number, which fixes the order of the sets inside
+`asyncio.wait`, `as_completed` and `TaskGroup` (stock asyncio hashes by address: another order in every process).
+Everything that would reach outside (sockets, threads, subprocesses, signals) raises `DeterminismError`.
+"""
+
+import asyncio
+import contextvars
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
+
+from derecho.errors import DeterminismError
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+RUNTIME_VERSION = 1
+"""Version of the durable contract: order of wake-ups, random streams, identities. Recorded in `WorkflowStarted`."""
+
+_NUMBER_BITS = 24
+
+
+class ControlSignal(BaseException):
+    """Derecho takes this run's code down (eviction, shutdown, or its task cannot go on).
+
+    It is not a failure and not a cancellation: clean-up code must let it pass, and whatever it asks for is discarded.
+    Code that catches `BaseException` around an await should re-raise it.
+    """
+
+
+class TimerHost(Protocol):
+    """Makes durable timers for `call_later`."""
+
+    def start_callback_timer(self, delay: float, handle: "LoopHandle") -> None: ...
+
+    def drop_callback_timer(self, handle: "LoopHandle") -> None: ...
+
+
+class LoopHandle(asyncio.TimerHandle):
+    """A scheduled callback; `timer` is the event id of its durable timer, if it has one."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "loop", "timer", "when_at")
+
+    def __init__(
+        self,
+        loop: "WorkflowLoop",
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> None:
+        self.loop = loop
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.is_cancelled = False
+        self.timer: int | None = None
+        self.when_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<{self.callback!r} at {self.when_at:g} s>"
+
+    def cancel(self) -> None:
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            if self.timer is not None:
+                self.loop.host.drop_callback_timer(self)
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.when_at
+
+
+class Future(asyncio.Future[T]):
+    """A future of a workflow's loop: what it stands for has started, and cancelling it cancels that.
+
+    A real asyncio future: `gather`, `wait`, `as_completed`, `wait_for` and `timeout` take it.
+    """
+
+    def __init__(self, *, loop: "WorkflowLoop") -> None:
+        super().__init__(loop=loop)
+        self._hash = loop.next_hash()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class Fiber(asyncio.Task[T]):
+    """One coroutine inside a workflow."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        loop: "WorkflowLoop",
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self._hash = loop.next_hash()
+        super().__init__(coro, loop=loop, name=name or f"fiber-{loop.numbers}", context=context)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """The event loop of one run; `run_until_quiet` is the only way to move it."""
+
+    def __init__(self, host: TimerHost, salt: int) -> None:
+        self.host = host
+        self.numbers = 0
+        self.fibers: dict[int, Fiber[Any]] = {}
+        self.async_generators: list[Any] = []
+        self.errors: deque[dict[str, Any]] = deque(maxlen=10)
+        self.seconds = 0.0
+        self.main: Fiber[Any] | None = None
+        self.broken: BaseException | None = None
+        # The salt keeps equal numbers of different runs apart in asyncio's process-wide set of tasks; it comes from the
+        # run id, and stands above the bits that decide the order in a run's own small sets.
+        self._salt = (salt & 0xFFFFFFFF) << _NUMBER_BITS
+        self._prune_above = 64
+        self._ready: deque[LoopHandle] = deque()
+        self._context = contextvars.Context()
+
+    # --- what a run may use ------------------------------------------------------------------------------------------
+
+    def next_hash(self) -> int:
+        self.numbers += 1
+        return self._salt | self.numbers
+
+    def time(self) -> float:
+        return self.seconds
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> LoopHandle:
+        handle = LoopHandle(self, callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> LoopHandle:
+        return self.call_at(self.seconds + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> LoopHandle:
+        if when <= self.seconds:
+            handle = self.call_soon(callback, *args, context=context)
+        else:
+            handle = LoopHandle(self, callback, args, context or contextvars.copy_context())
+            self.host.start_callback_timer(when - self.seconds, handle)
+        handle.when_at = when
+        return handle
+
+    def create_future(self) -> Future[Any]:
+        return Future(loop=self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+        **options: Any,
+    ) -> Fiber[T]:
+        fiber = Fiber(coro, loop=self, name=name, context=context or contextvars.copy_context())
+        # asyncio keeps only weak references to tasks; the run must own its fibers.
+        self.fibers[fiber._hash] = fiber
+        if len(self.fibers) > self._prune_above:
+            self._prune()
+        return fiber
+
+    def _prune(self) -> None:
+        """Let go of fibers that ended well; amortised, so that ten thousand of them cost linear time."""
+        self.fibers = {
+            key: fiber
+            for key, fiber in self.fibers.items()
+            if not fiber.done() or (not fiber.cancelled() and fiber._log_traceback)
+        }
+        self._prune_above = 2 * len(self.fibers) + 64
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """asyncio's last resort for errors that nobody awaited; `Execution` judges fibers itself."""
+        self.errors.append(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.errors.append(context)
+
+    # --- how the execution moves it ----------------------------------------------------------------------------------
+
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
+    def run_until_quiet(self) -> None:
+        """Run callbacks in order until none is left, the main fiber is done, or the task is broken."""
+        previous, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self)
+        # Async generators live as long as the run: the collector must not finish one in the middle of something else.
+        sys.set_asyncgen_hooks(firstiter=self.async_generators.append, finalizer=None)
+        ready = self._ready
+        base = self._context
+        try:
+            while ready:
+                handle = ready.popleft()
+                if handle.is_cancelled:
+                    continue
+                context = handle.context if handle.context is not None else base
+                try:
+                    context.run(handle.callback, *handle.args)
+                except (Exception, asyncio.CancelledError) as exc:
+                    self.call_exception_handler({"message": "callback failed", "exception": exc})
+                if self.broken is not None or (self.main is not None and self.main.done()):
+                    return
+        finally:
+            asyncio._set_running_loop(previous)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def discard_ready(self) -> None:
+        self._ready.clear()
+
+
+_REMEDIES = {
+    "run_in_executor": "a thread: put the call into an activity, or into ctx.step for something small",
+    "call_soon_threadsafe": "another thread: send the workflow a signal instead",
+    "add_signal_handler": "operating system signals: send the workflow a signal from outside",
+}
+
+
+def _forbid(name: str) -> Callable[..., Any]:
+    remedy = _REMEDIES.get(name, "the outside world: do it in an activity")
+
+    def forbidden(self: WorkflowLoop, *args: Any, **kwargs: Any) -> Any:
+        from derecho.runtime.source import caller
+
+        raise DeterminismError(f"workflow code at {caller(2)} called loop.{name}, which reaches for {remedy}")
+
+    forbidden.__name__ = name
+    return forbidden
+
+
+for _name in dir(asyncio.AbstractEventLoop):
+    # Task factories would let foreign code decide how fibers run.
+    if not _name.startswith("_") and _name not in vars(WorkflowLoop):
+        setattr(WorkflowLoop, _name, _forbid(_name))
+WorkflowLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]  # filled in by the loop above
+
+
+def new_loop(host: TimerHost, salt: int) -> WorkflowLoop:
+    return WorkflowLoop(host, salt)  # type: ignore[abstract]  # the rest is forbidden, not missing

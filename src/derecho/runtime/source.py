@@ -1,0 +1,37 @@
+"""Which line of the author's code asked for something."""
+
+import asyncio
+import os
+import sys
+from types import CodeType, FrameType
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ASYNCIO = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
+
+_names: dict[CodeType, str | None] = {}
+
+
+def caller(depth: int = 1) -> str:
+    """ "folder/file.py:line" of the nearest frame that is neither ours nor asyncio's; "" when there is none."""
+    return caller_of(sys._getframe(depth))
+
+
+def caller_of(frame: FrameType | None) -> str:
+    """The same, from a given frame outwards."""
+    while frame is not None:
+        code = frame.f_code
+        try:
+            name = _names[code]
+        except KeyError:
+            name = _names[code] = _short_name(code.co_filename)
+        if name is not None:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _short_name(filename: str) -> str | None:
+    path = os.path.abspath(filename)
+    if path.startswith((_PACKAGE, _ASYNCIO)):
+        return None
+    return "/".join(path.split(os.sep)[-2:])

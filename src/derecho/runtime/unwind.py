@@ -1,0 +1,70 @@
+"""Taking a run's code out of memory without letting it act.
+
+A suspended coroutine that is merely dropped gets `GeneratorExit` whenever the garbage collector likes, on whatever
+thread, in the middle of another workflow, and its `finally` blocks act. So each fiber gets a `ControlSignal` here, with
+its own loop running; whatever it asks for meanwhile is refused.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from derecho.runtime.loop import ControlSignal, Fiber, WorkflowLoop
+
+_PATIENCE = 50
+"""How often a fiber that catches the signal is told again."""
+
+_graveyard: list[Fiber[Any]] = []
+"""Fibers that refuse to unwind are kept, so that the collector does not finish them inside another workflow."""
+
+log = logging.getLogger("derecho.runtime")
+
+
+def unwind(loop: WorkflowLoop) -> list[str]:
+    """Throw the control signal into every live fiber, newest first; gives the places of those that would not end."""
+    stuck = []
+    previous = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        for fiber in reversed(list(loop.fibers.values())):
+            fiber._log_destroy_pending = False
+            if fiber.done():
+                fiber._log_traceback = False
+            elif not _unwind_fiber(loop, fiber):
+                stuck.append(_place(fiber))
+                _graveyard.append(fiber)
+        for agen in loop.async_generators:
+            _finish_generator(agen)
+    finally:
+        asyncio._set_running_loop(previous)
+    if stuck:
+        log.error("workflow code catches BaseException and refused to be taken down at %s", ", ".join(stuck))
+    loop.fibers.clear()
+    return stuck
+
+
+def _unwind_fiber(loop: WorkflowLoop, fiber: Fiber[Any]) -> bool:
+    coro: Any = fiber.get_coro()
+    asyncio.tasks._enter_task(loop, fiber)
+    try:
+        for _ in range(_PATIENCE):
+            try:
+                coro.throw(ControlSignal("this run is taken out of memory"))
+            except (StopIteration, ControlSignal, asyncio.CancelledError, Exception):
+                return True
+            except BaseException:  # the author's own BaseException ends the fiber just as well
+                return True
+        return False
+    finally:
+        asyncio.tasks._leave_task(loop, fiber)
+
+
+def _finish_generator(agen: Any) -> None:
+    with contextlib.suppress(BaseException):  # whatever it raises, it is over
+        agen.athrow(ControlSignal("this run is taken out of memory")).send(None)
+
+
+def _place(fiber: Fiber[Any]) -> str:
+    frame = getattr(fiber.get_coro(), "cr_frame", None)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else repr(fiber)
