@@ -80,7 +80,7 @@ class History:
     @classmethod
     def loads(cls, text: str) -> "History":
         """Read an export; raises PayloadError that names the line."""
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]  # splitlines() also splits at U+2028, in a payload
         if not lines:
             raise PayloadError("this is no history: it is empty")
         header = _line(lines[0], 1)
