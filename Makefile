@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 UV     ?= $(shell command -v uv 2>/dev/null)
 VENV   ?= .venv
+PEERS  ?= .venv-bench
 ARGS   ?=
 
 PY      = $(VENV)/bin/python
@@ -13,11 +14,11 @@ INSTALL = PYTHON="$(PYTHON)" UV="$(UV)" VENV="$(VENV)" sh scripts/bootstrap.sh
 COMPILE = $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help demo test check bench fuzz soak lock clean
+.PHONY: help demo test check bench bench-peers fuzz soak lock clean
 .NOTPARALLEL:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  Each sets up what it needs in $(VENV). ARGS passes options on: make test ARGS="-k timer"'
 
@@ -30,12 +31,15 @@ test: $(VENV)/.dev ## run all tests, with a real PostgreSQL
 check: $(VENV)/.dev ## style, types, import direction, house rules
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy --strict $(wildcard src tests examples)
+	@$(PY) -m mypy --strict $(wildcard src tests examples benchmarks)
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m pytest tests/house $(ARGS)
 
-bench: $(VENV)/.bench ## measure throughput and latency beside a peer
+bench: $(VENV)/.run ## measure throughput, latency and what idling costs
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.run $(PEERS)/.bench ## the same, with DBOS Transact beside it
+	@$(PY) -m benchmarks --peers $(ARGS)
 
 fuzz: $(VENV)/.dev ## the property tests on 2,000 random programs
 	@DERECHO_FUZZ=2000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)
@@ -50,7 +54,7 @@ lock: ## renew requirements/*.txt; ARGS=--upgrade takes newer versions
 	@cd requirements && $(COMPILE) -c dev.txt bench.in -o bench.txt
 
 clean: ## remove the environment, build results and caches
-	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(PEERS) benchmarks/results dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find src tests examples benchmarks scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.run: requirements/run.txt $(LOCKED)
@@ -60,5 +64,6 @@ $(VENV)/.run: requirements/run.txt $(LOCKED)
 $(VENV)/.dev: requirements/dev.txt $(LOCKED)
 	@REQ=$< $(INSTALL) && touch $@ $(VENV)/.run
 
-$(VENV)/.bench: requirements/bench.txt $(LOCKED)
-	@REQ=$< $(INSTALL) && touch $@ $(VENV)/.run
+$(PEERS)/.bench: VENV = $(PEERS)
+$(PEERS)/.bench: requirements/bench.txt $(LOCKED)
+	@REQ=$< $(INSTALL) && touch $@

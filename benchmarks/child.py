@@ -1,0 +1,39 @@
+"""One workload on one store, once, in a process of its own: `python -m benchmarks.child W1 memory 1.0`.
+
+A fresh process for each measurement keeps one workload's garbage, caches and peak memory out of the next one's figures.
+The figures go to standard output as JSON.
+"""
+
+import asyncio
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import idle, large, latency, throughput
+from benchmarks.measure import Figure, Setup, Workload
+from benchmarks.stores import KINDS
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in sorted(
+        throughput.WORKLOADS + latency.WORKLOADS + large.WORKLOADS + idle.WORKLOADS, key=lambda item: item.name
+    )
+}
+
+
+async def measure(workload: str, store: str, scale: float, directory: Path) -> list[Figure]:
+    return await WORKLOADS[workload].run(Setup(KINDS[store], directory, scale))
+
+
+def main(workload: str, store: str, scale: str) -> None:
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="derecho-bench-", dir=Path.cwd() / "benchmarks" / "results") as directory:
+        figures = asyncio.run(measure(workload, store, float(scale), Path(directory)))
+    sys.stdout.buffer.write(msgspec.json.encode(figures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
