@@ -16,12 +16,14 @@ from derecho.activity import (
 )
 from derecho.client import Client
 from derecho.clock import Duration
-from derecho.context import Context, Signal, SignalChannel, WorkflowInfo
+from derecho.context import Context
 from derecho.engine import Engine
 from derecho.errors import (
     ActivityCancelled,
     ActivityFailed,
     ActivityTimeout,
+    ChannelClosed,
+    ChildWorkflowFailed,
     DefinitionError,
     DerechoError,
     DeterminismError,
@@ -40,16 +42,22 @@ from derecho.errors import (
     WorkflowTerminated,
 )
 from derecho.handle import Handle, Run
+from derecho.info import CancelInfo, WorkflowInfo
 from derecho.invocation import Invocation
 from derecho.journal.history import History
 from derecho.journal.json_codec import JSONCodec
 from derecho.journal.payloads import Codec
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
+from derecho.messages import Signal, SignalChannel
 from derecho.queues import Queue
 from derecho.replay import replay
-from derecho.runtime.handles import Timer
+from derecho.runtime.closing import ContinueAsNew
+from derecho.runtime.handles import ChildHandle, Timer
 from derecho.runtime.loop import Future
+from derecho.runtime.pipe import Channel
+from derecho.runtime.selector import Selector
+from derecho.saga import Saga
 from derecho.stores import open_store
 from derecho.stores.memory import MemoryStore
 from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
@@ -61,9 +69,15 @@ __all__ = [
     "ActivityDefinition",
     "ActivityFailed",
     "ActivityTimeout",
+    "CancelInfo",
+    "Channel",
+    "ChannelClosed",
+    "ChildHandle",
+    "ChildWorkflowFailed",
     "Client",
     "Codec",
     "Context",
+    "ContinueAsNew",
     "DefinitionError",
     "DerechoError",
     "DeterminismError",
@@ -82,6 +96,8 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Run",
+    "Saga",
+    "Selector",
     "Signal",
     "SignalChannel",
     "Store",

@@ -16,14 +16,14 @@ import msgspec
 
 from derecho.clock import Duration, micros
 from derecho.errors import DefinitionError, DerechoError
-from derecho.invocation import Invocation, check_name
+from derecho.invocation import Definition, Invocation, check_name
 from derecho.journal.policies import RetryPolicy, RetryRule
 from derecho.journal.signatures import Signature
 from derecho.queues import Queue
 
 if TYPE_CHECKING:
-    from derecho.runtime.loop import Future
     from derecho.context import Context
+    from derecho.runtime.loop import Future
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,8 +43,10 @@ class ActivityOptions(msgspec.Struct, frozen=True):
     heartbeat: int | None = None
 
 
-class ActivityDefinition:
+class ActivityDefinition(Definition):
     """What all activities have in common; `Engine(activities=...)` takes a mixed list."""
+
+    kind = "activity"
 
     name: str
     fn: Callable[..., Any]

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from derecho.clock import Duration, micros
 from derecho.committer import Committer
-from derecho.context import Signal
 from derecho.errors import (
     DefinitionError,
     PayloadError,
@@ -34,7 +33,8 @@ from derecho.journal.payloads import Codec, Converter
 from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
 from derecho.journal.wire import encode_struct
-from derecho.runtime.decider import termination
+from derecho.messages import Signal
+from derecho.runtime.ending import terminate
 from derecho.runtime.loop import RUNTIME_VERSION
 from derecho.stores import open_store
 from derecho.watcher import Closing, ResultWatcher, decode_outcome
@@ -127,7 +127,7 @@ class Client:
         """
         definition = _workflow_of(call)
         created = _Start(
-            self, definition.name, definition.version, _queue(definition), encode_input(call, self.converter), id
+            self, definition.name, definition.version, definition.queue_name, encode_input(call, self.converter), id
         )
         created.add_signals(signals)
         run_id = await created.commit(if_running, if_closed)
@@ -152,7 +152,7 @@ class Client:
         for id, call in calls:
             definition = _workflow_of(call)
             values = encode_input(call, self.converter)
-            starts.append((_Start(self, definition.name, definition.version, _queue(definition), values, id), call))
+            starts.append((_Start(self, definition.name, definition.version, definition.queue_name, values, id), call))
         run_ids = await asyncio.gather(*(start.commit("use_existing", "allow") for start, _ in starts))
         return [
             Handle(self, start.workflow_id, run_id, call.definition.signature)
@@ -253,7 +253,8 @@ class Client:
             if not row.is_open:
                 return
             event = ev.WorkflowTerminated(reason, max(self.store.now(), row.started_at))
-            result = await self._committer.commit((termination(row, event, ANY_CLAIM),))
+            children = await self.store.children(row.run_id)
+            result = await self._committer.commit(terminate(row, children, event, ANY_CLAIM))
             if isinstance(result, Receipt):
                 if self._host is not None:
                     self._host.run_gone(row.run_id)
@@ -354,7 +355,8 @@ class _Start:
         if row is None or not row.is_open:
             return ()
         event = ev.WorkflowTerminated("replaced by a new start", max(self._client.store.now(), row.started_at))
-        return (termination(row, event, ANY_CLAIM),)
+        children = await self._client.store.children(row.run_id)
+        return terminate(row, children, event, ANY_CLAIM)
 
 
 def new_run_id(now: int) -> str:
@@ -369,10 +371,6 @@ def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:
     if not isinstance(definition, WorkflowDefinition):
         raise DefinitionError(f"{call!r} is not a call of a workflow: pass some_workflow.bind(...)")
     return definition
-
-
-def _queue(definition: WorkflowDefinition) -> str:
-    return "default" if definition.queue is None else definition.queue.name
 
 
 def _check_id(id: str, what: str) -> str:

@@ -3,29 +3,34 @@
 Every method is deterministic: it gives what history has, or records what it gives.
 """
 
+import asyncio
 import logging
 import random as _random
-import typing
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast
 
-from derecho.activity import ActivityDefinition, ActivityOptions
+from derecho.activity import ActivityDefinition
 from derecho.clock import Duration, from_datetime, micros, to_datetime
+from derecho.closures import result_type
 from derecho.errors import DeterminismError
-from derecho.invocation import Invocation, check_name
+from derecho.info import CancelInfo, ReplayLog, StepOptions, WorkflowInfo
+from derecho.invocation import Definition, Invocation, check_name
 from derecho.journal import events as ev
-from derecho.journal.payloads import Payload
 from derecho.journal.policies import RetryPolicy, RetryRule
-from derecho.journal.signatures import UNTYPED, decode_value, encode_value, read_hints
+from derecho.journal.signatures import decode_value, encode_value
+from derecho.messages import Signal, SignalChannel
 from derecho.queues import Queue
-from derecho.runtime.channels import SignalBuffer
+from derecho.runtime.closing import ContinueAsNew
 from derecho.runtime.execution import Execution
-from derecho.runtime.handles import Timer
+from derecho.runtime.handles import ChildHandle, Timer
 from derecho.runtime.loop import Future
+from derecho.runtime.pipe import Channel
 from derecho.runtime.randoms import ReplayRandom
 from derecho.runtime.source import caller
+from derecho.saga import Saga
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,80 +39,6 @@ Ts = TypeVarTuple("Ts")
 
 HISTORY_ADVICE = 10_240
 """Events from which on `should_continue_as_new` is true."""
-
-
-class Signal(Generic[T]):
-    """A typed message from outside: `approvals = Signal("approval", Approval)` at module level."""
-
-    @overload
-    def __init__(self, name: str, type: type[T]) -> None: ...
-    @overload
-    def __init__(self, name: str, type: Any) -> None: ...
-
-    def __init__(self, name: str, type: Any) -> None:
-        self.name = check_name(name, "signal")
-        self.type = type
-
-    def __repr__(self) -> str:
-        return f"Signal({self.name!r})"
-
-
-class SignalChannel(AsyncIterator[T]):
-    """The signals of one kind, in the order in which they were acknowledged; each goes to one receiver."""
-
-    def __init__(self, buffer: SignalBuffer, type: Any) -> None:
-        self._buffer = buffer
-        self._type = type
-
-    async def receive(self) -> T:
-        """Wait for the next signal. A cancelled receive takes none."""
-        return cast(T, await self._buffer.receive(self._type))
-
-    def try_receive(self) -> T | None:
-        """The next signal if one has come, else None."""
-        return cast(T, self._buffer.take(self._type)) if len(self._buffer) else None
-
-    def receive_future(self) -> Future[T]:
-        """A future of the next signal, for `Selector`, `asyncio.wait` and the like."""
-        return self._buffer.future(self._type)
-
-    async def __anext__(self) -> T:
-        return await self.receive()
-
-
-class WorkflowInfo(NamedTuple):
-    """Who this run is."""
-
-    workflow_id: str
-    run_id: str
-    workflow_type: str
-    start_time: datetime
-    attempt: int
-    parent_id: str | None
-    history_length: int
-
-
-class StepOptions(NamedTuple):
-    """How a step is retried, and how long one attempt may take (microseconds)."""
-
-    retry: RetryRule | None
-    timeout: int | None
-    encode: Callable[[Any], Payload]
-
-
-class _ReplayLog(logging.LoggerAdapter[logging.Logger]):
-    """Adds the run to every record, and is silent while history is replayed."""
-
-    def __init__(self, execution: Execution, extra: Mapping[str, object]) -> None:
-        super().__init__(logging.getLogger("derecho.workflow"), dict(extra))
-        self._execution = execution
-
-    def isEnabledFor(self, level: int) -> bool:  # logging's own name
-        return not self._execution.replaying and super().isEnabledFor(level)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return msg, kwargs
 
 
 class Context:
@@ -119,7 +50,7 @@ class Context:
         self._default_retry = defaults
         self._uuids = ReplayRandom(execution.seed + b"uuid")
         self.random: _random.Random = ReplayRandom(execution.seed)
-        self.log: logging.LoggerAdapter[logging.Logger] = _ReplayLog(
+        self.log: logging.LoggerAdapter[logging.Logger] = ReplayLog(
             execution,
             {
                 "workflow_id": started.workflow_id,
@@ -162,7 +93,7 @@ class Context:
 
         Raises PayloadError for a value that JSON would change when neither an annotation nor `type` says what it is.
         """
-        annotation = _result_type(fn, type, "ctx.side_effect")
+        annotation = result_type(fn, type, "ctx.side_effect")
         converter = self._execution.converter
         what = "the result of a side effect"
         payload = self._execution.side_effect(lambda: encode_value(fn(), annotation, converter, what), caller(2))
@@ -224,7 +155,7 @@ class Context:
         for a result that would come back different; name its type by annotation or `type`.
         """
         check_name(name, "step")
-        annotation = _result_type(fn, type, f"step {name!r}")
+        annotation = result_type(fn, type, f"step {name!r}")
         converter, what = self._execution.converter, f"the result of step {name!r}"
         options = StepOptions(
             None if retry is None else retry.rule,
@@ -289,45 +220,153 @@ class Context:
             if not timer.done():
                 timer.cancel()
 
+    # --- child workflows ---------------------------------------------------------------------------------------------
+
+    def child(
+        self,
+        call: Invocation[R],
+        *,
+        id: str | None = None,
+        close_policy: ev.ClosePolicy = "terminate",
+        on_cancel: ev.OnCancel = "request",
+        summary: str = "",
+    ) -> ChildHandle[R]:
+        """Start a child workflow, in the commit of this workflow task; the handle is a future of its result.
+
+        Args:
+            id: the child's workflow id; one of its own by default. A taken id raises WorkflowAlreadyRunning from the
+                handle; the run that has it is left alone.
+            close_policy: what happens to a child that is open when this run closes.
+            on_cancel: what cancelling the handle does; "wait" ends the wait only when the child has ended.
+
+        Awaiting raises the author's own exception with ChildWorkflowFailed as cause, WorkflowCancelled or
+        WorkflowTerminated.
+        """
+        definition = _workflow_of(call, "ctx.child")
+        execution = self._execution
+        own_id, run_id = execution.new_child_id()
+        if id is not None:
+            check_name(id, "child workflow id")
+        event = ev.ChildScheduled(
+            definition.name,
+            id or own_id,
+            run_id,
+            definition.signature.encode(call.values, execution.converter),
+            definition.version,
+            definition.queue_name,
+            close_policy,
+            on_cancel,
+            source=caller(2),
+            summary=summary,
+        )
+        decode = definition.signature.decode_result
+        return execution.schedule_child(event, lambda payload: decode(payload, execution.converter), self.signal)
+
+    def map(self, calls: Sequence[Invocation[R]], *, limit: int | None = None) -> Future[list[R]]:
+        """Run activities or child workflows side by side, at most `limit` in flight; results in order.
+
+        The first failure cancels the others and is raised.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError(f"ctx.map needs a limit of at least 1, not {limit}")
+        return cast(Future[list[R]], self._execution.loop.create_task(self._map(list(calls), limit)))
+
+    async def _map(self, calls: list[Invocation[R]], limit: int | None) -> list[R]:
+        results: dict[int, R] = {}
+        waiting = iter(enumerate(calls))
+
+        async def lane() -> None:
+            for index, call in waiting:
+                started = self.execute(call) if call.definition.kind == "activity" else self.child(call)
+                results[index] = await started
+
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(min(len(calls), limit or len(calls))):
+                    lanes.create_task(lane())
+        except ExceptionGroup as group:
+            raise group.exceptions[0]  # noqa: B904  # its own cause says what happened
+        return [results[index] for index in range(len(calls))]
+
+    def continue_as_new(self, call: Invocation[Any]) -> ContinueAsNew:
+        """`raise ctx.continue_as_new(poller.bind(cursor))`: end this run, go on with a fresh history.
+
+        Clients and signals follow; unread signals move over. Timers and activities of this run end, its children follow
+        their close policy.
+        """
+        definition = _workflow_of(call, "ctx.continue_as_new")
+        execution = self._execution
+        values = definition.signature.encode(call.values, execution.converter)
+        _, run_id = execution.new_child_id()
+        return ContinueAsNew(
+            ev.WorkflowContinuedAsNew(run_id, definition.name, values, definition.version, definition.queue_name)
+        )
+
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def signals(self, signal: Signal[T]) -> SignalChannel[T]:
         """The signals of one kind; those that came before this call are waiting in it."""
         return SignalChannel(self._execution.buffer(signal.name), signal.type)
 
+    async def signal(self, workflow_id: str, signal: Signal[T], value: T) -> None:
+        """Signal another workflow, once; raises WorkflowNotFound when it has no open run."""
+        check_name(workflow_id, "workflow id")
+        payload = encode_value(value, signal.type, self._execution.converter, f"signal {signal.name!r}")
+        await self._execution.send_signal(ev.SignalSent(workflow_id, signal.name, payload, source=caller(2)))
+
+    def channel(self, type: type[T], capacity: int = 0) -> Channel[T]:
+        """A channel between fibers of this run; `type` is for readers and type checkers."""
+        return Channel(self._execution, capacity)
+
+    # --- cancellation and compensation -------------------------------------------------------------------------------
+
+    def cancelled(self) -> Future[CancelInfo]:
+        """A future of the request to cancel this run."""
+        execution = self._execution
+        future: Future[CancelInfo] = Future(loop=execution.loop)
+        if execution.cancel is not None:
+            future.set_result(_cancel_info(execution.cancel))
+        else:
+            execution.on_cancel.append(lambda fact: None if future.done() else future.set_result(_cancel_info(fact)))
+        return future
+
+    @asynccontextmanager
+    async def shield(self, timeout: Duration | None = None) -> AsyncIterator[None]:
+        """Hold a request to cancel this run back while the block runs, at most for `timeout`."""
+        execution = self._execution
+        open_shield = execution.raise_shield()
+        timer = None if timeout is None else self.new_timer(timeout)
+        if timer is not None:
+            timer.add_done_callback(lambda _: execution.lower_shield(open_shield))
+        try:
+            yield
+        finally:
+            if timer is not None and not timer.done():
+                timer.cancel()
+            execution.lower_shield(open_shield)
+
+    def saga(self) -> Saga:
+        """`async with ctx.saga() as saga: … saga.compensate(refund.bind(charge_id))`: undo in reverse on failure."""
+        return Saga(self)
+
+    # --- versioning --------------------------------------------------------------------------------------------------
+
+    def patched(self, change: str) -> bool:
+        """True for runs that reach this point with today's code; false for those whose history went past without it."""
+        check_name(change, "patch")
+        return self._execution.patched(change, caller(2))
+
+
+def _workflow_of(call: Invocation[Any], what: str) -> Definition:
+    definition: Definition | None = getattr(call, "definition", None)
+    if definition is None or definition.kind != "workflow":
+        raise DeterminismError(f"{what} takes a call of a workflow, such as ship.bind(…), not {call!r}")
+    return definition
+
+
+def _cancel_info(fact: ev.CancelRequested) -> CancelInfo:
+    return CancelInfo(fact.reason, to_datetime(fact.at))
+
 
 def _either(given: Duration | None, default: int | None) -> int | None:
     return default if given is None else micros(given)
-
-
-_types: dict[Any, Any] = {}
-
-
-def _result_type(fn: Callable[..., Any], given: Any, what: str) -> Any:
-    """The result type of a closure: as given, as annotated, or UNTYPED. Kept per code object, not per closure."""
-    if given is not None:
-        return given
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        target = getattr(fn, "__wrapped__", fn)
-        return typing.get_type_hints(target).get("return", UNTYPED) if hasattr(target, "__annotations__") else UNTYPED
-    try:
-        return _types[code]
-    except KeyError:
-        names = {name: cell for name, cell in _closure(fn).items() if isinstance(cell, type)}
-        found = _types[code] = read_hints(fn, what, names or None).get("return", UNTYPED)
-        return found
-
-
-def _closure(fn: Callable[..., Any]) -> dict[str, Any]:
-    cells = getattr(fn, "__closure__", None) or ()
-    found = {}
-    for name, cell in zip(fn.__code__.co_freevars, cells, strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # a name that is bound only later
-            continue
-    return found
-
-
-__all__ = ["ActivityOptions", "Context", "Signal", "SignalChannel", "StepOptions", "WorkflowInfo"]

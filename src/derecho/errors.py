@@ -12,6 +12,8 @@
     │   ├── WorkflowBlocked
     │   ├── WorkflowAlreadyRunning
     │   └── WorkflowNotFound
+    ├── ChildWorkflowFailed                 (a WorkflowFailed) what a parent sees of a failed child
+    ├── ChannelClosed                       send on a closed channel, receive on a drained one
     ├── NondeterminismError                 code and history disagree
     ├── DeterminismError                    workflow code did what only an activity may do
     ├── PayloadError                        a value does not fit its type or its limit
@@ -130,12 +132,20 @@ class WorkflowBlocked(WorkflowError):
         self.reason = reason
 
 
+class ChildWorkflowFailed(WorkflowFailed):
+    """A child workflow failed; the author's own exception, where its class is known, has this as its cause."""
+
+
 class WorkflowAlreadyRunning(WorkflowError):
     """The workflow id is taken by a run that the call may not replace."""
 
 
 class WorkflowNotFound(WorkflowError):
     """No run of this workflow id that the call could be for."""
+
+
+class ChannelClosed(DerechoError):
+    """A send on a closed channel, or a receive on one that is closed and drained."""
 
 
 class NondeterminismError(DerechoError):

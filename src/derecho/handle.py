@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from derecho.clock import Duration, micros, to_datetime
-from derecho.context import Signal
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowTerminated
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, short_type
 from derecho.journal.history import History
 from derecho.journal.model import RunRow, Status
+from derecho.messages import Signal
 
 if TYPE_CHECKING:
     from derecho.client import Client

@@ -1,11 +1,12 @@
 """Calls as values: which definition, which arguments."""
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from derecho.errors import DefinitionError
 
 if TYPE_CHECKING:
     from derecho.journal.signatures import Signature
+    from derecho.queues import Queue
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -16,8 +17,15 @@ MAX_NAME = 255
 class Definition:
     """What an invocation needs of a workflow or activity."""
 
+    kind: Literal["workflow", "activity"]
     name: str
     signature: "Signature"
+    queue: "Queue | None"
+    version: int = 1
+
+    @property
+    def queue_name(self) -> str:
+        return "default" if self.queue is None else self.queue.name
 
 
 class Invocation(Generic[R_co]):
@@ -25,14 +33,14 @@ class Invocation(Generic[R_co]):
 
     __slots__ = ("definition", "values")
 
-    def __init__(self, definition: Any, values: list[Any]) -> None:
+    def __init__(self, definition: Definition, values: list[Any]) -> None:
         self.definition = definition
         self.values = values
 
     @property
     def name(self) -> str:
         """The registered name of what is called."""
-        return str(self.definition.name)
+        return self.definition.name
 
     def __repr__(self) -> str:
         return f"<call of {self.definition!r}>"

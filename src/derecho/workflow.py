@@ -9,9 +9,9 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from derecho.context import Context, WorkflowInfo
+from derecho.context import Context
 from derecho.errors import DefinitionError, PayloadError
-from derecho.invocation import Invocation, check_name
+from derecho.invocation import Definition, Invocation, check_name
 from derecho.journal.events import WorkflowStarted
 from derecho.journal.payloads import Converter, Payload
 from derecho.journal.signatures import Signature
@@ -22,11 +22,13 @@ from derecho.runtime.execution import Execution
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Context", "Workflow", "WorkflowDefinition", "WorkflowInfo", "workflow", "workflow_ref"]
+__all__ = ["Context", "Workflow", "WorkflowDefinition", "workflow", "workflow_ref"]
 
 
-class WorkflowDefinition:
+class WorkflowDefinition(Definition):
     """What all workflows have in common; `Engine(workflows=...)` takes a mixed list."""
+
+    kind = "workflow"
 
     name: str
     fn: Callable[..., Any]

@@ -14,8 +14,9 @@ from derecho.journal.changes import Change
 from derecho.journal.model import ClaimedRun, Head, RunRow
 from derecho.journal.wire import HistoryRow, decode_events
 from derecho.replay import replay_task
-from derecho.runtime.decider import Decision, RunIdentity
+from derecho.runtime.decider import Decision
 from derecho.runtime.execution import Execution
+from derecho.runtime.rows import RunIdentity
 from derecho.workflow import WorkflowDefinition
 
 
@@ -39,6 +40,7 @@ class LiveRun:
         "blocked_count",
         "busy",
         "claim",
+        "close_policy",
         "definition",
         "execution",
         "facts",
@@ -52,12 +54,13 @@ class LiveRun:
     )
 
     def __init__(self, row: RunRow, definition: WorkflowDefinition) -> None:
-        self.identity = RunIdentity(row.workflow_id, row.run_id, row.workflow_type)
+        self.identity = RunIdentity.of(row)
         self.definition = definition
         self.head: Head = row.head
         self.inbox_read = row.inbox_read
         self.claim: str | None = row.claim
         self.blocked_count = row.blocked_count
+        self.close_policy = row.close_policy
         self.execution: Execution | None = None
         self.facts: deque[PendingFact] = deque()
         self.busy = False

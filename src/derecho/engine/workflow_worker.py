@@ -8,12 +8,13 @@ turn cannot be made, each direct fact is delivered to the inbox instead, so noth
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from derecho.engine.activity_worker import Reservation
 from derecho.engine.blocking import QUARANTINE_AFTER, Blocker
+from derecho.engine.plans import plan_turn
 from derecho.engine.runs import Cache, CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.engine.steps import StepRunner
 from derecho.engine.turns import Job, Turns
@@ -28,11 +29,10 @@ from derecho.journal.changes import (
     Receipt,
     ReleaseRun,
     Result,
-    ScheduleActivity,
 )
 from derecho.journal.model import ClaimedRun, RunRow
 from derecho.journal.wire import HistoryRow, decode_fact, encode_struct, verify
-from derecho.runtime.decider import decide, termination
+from derecho.runtime.ending import terminate
 from derecho.runtime.execution import Execution
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("derecho.engine")
 
 _CLAIM_AT_ONCE = 200
-_UNREAD_REFUSALS = 3
-"""How often new messages may hold a run back from closing."""
 
 
 class WorkflowWorker:
@@ -54,7 +52,7 @@ class WorkflowWorker:
         self.turns = Turns(self._finished, self._stuck, deadlock_timeout)
         self._steps = StepRunner(engine, self.direct)
         self._blocker = Blocker(engine)
-        self._loads: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._suspects: set[str] = set()
         self._refusals: dict[str, int] = {}
         self.draining = False
@@ -84,7 +82,7 @@ class WorkflowWorker:
             run.later = item  # its own turn is on the way to the store; look again when that is known
             return
         if row.terminate is not None:
-            self._terminate(row)
+            self._spawn(self._terminate(row))
             return
         if row.crashes > QUARANTINE_AFTER:
             self._blocker.quarantine(row)
@@ -179,11 +177,14 @@ class WorkflowWorker:
     def _take_turn(self, run: LiveRun) -> None:
         if run.execution is None and run.head.tasks:
             run.loading = True
-            task = asyncio.get_running_loop().create_task(self._load(run))
-            self._loads.add(task)
-            task.add_done_callback(self._loads.discard)
+            self._spawn(self._load(run))
         else:
             self._submit(run, ())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _load(self, run: LiveRun) -> None:
         """Read and verify the history of a run that is not in memory, then take the turn."""
@@ -230,26 +231,19 @@ class WorkflowWorker:
             self._commit(turn, run.execution)
 
     def _commit(self, turn: Turn, execution: Execution) -> None:
-        run, engine = turn.run, self._engine
-        decision = turn.decision = decide(
-            run.identity,
-            run.head,
-            [item.fact for item in turn.facts],
-            turn.commands,
-            at=execution.at,
-            worker=engine.worker_id,
-            claim=run.claim,
-            keep_claim=bool(run.steps or execution.steps) or any(item.number for item in run.facts),
-            consume_to=turn.consume_to,
-            inbox_seen=turn.inbox_seen if self._refusals.get(run.identity.run_id, 0) < _UNREAD_REFUSALS else None,
-            cancelling=execution.cancel is not None,
-        )
-        reservation = engine.activities.reserve(decision.activities)
-        changes: list[Change] = [item.change for item in turn.facts if item.change is not None]
-        changes.append(decision.advance)
-        changes.extend(ScheduleActivity(row) for row in reservation.rows)
-        changes.extend(decision.changes)
-        engine.submit(tuple(changes), lambda result: self._committed(turn, reservation, result))
+        refusals = self._refusals.get(turn.run.identity.run_id, 0)
+        plan = plan_turn(self._engine, turn, execution, refusals, self.warm_claim)
+
+        def done(result: Result | StoreError) -> None:
+            self._committed(turn, plan.reservation, result)
+            if isinstance(result, Receipt) and not result.repeated:
+                for run_id, number, claim, fact in plan.delivered(result):
+                    if claim is not None or self.runs.get(run_id) is not None:
+                        self.delivered(run_id, number, claim, fact)
+                if plan.successor is not None:
+                    self.created(*plan.successor)
+
+        self._engine.submit(plan.transition, done)
 
     def _committed(self, turn: Turn, reservation: Reservation, result: Result | StoreError) -> None:
         run, decision = turn.run, turn.decision
@@ -326,19 +320,22 @@ class WorkflowWorker:
         else:
             log.error("workflow code blocks while it is taken out of memory, for %.1f s at %s", seconds, stack)
 
-    def _terminate(self, row: RunRow) -> None:
-        """Close a run on request; its code is not asked."""
-        event = ev.WorkflowTerminated(row.terminate or "", max(self._engine.store.now(), row.started_at))
-        advance = termination(row, event, claim=row.claim)
+    async def _terminate(self, row: RunRow) -> None:
+        """Close a run on request; its code is not asked, its children follow their close policy."""
+        engine = self._engine
         run = self.runs.get(row.run_id)
         if run is not None:
             self.evict(run)
+        event = ev.WorkflowTerminated(row.terminate or "", max(engine.store.now(), row.started_at))
+        children = await engine.persist(lambda: engine.store.children(row.run_id), "find the children of a run")
+        transition = terminate(row, children, event, row.claim)
 
         def done(result: Result | StoreError) -> None:
+            engine.activities.cancel(row.run_id)
             if isinstance(result, Receipt):
-                self._engine.client.run_closed(row.run_id, "terminated", event)
+                engine.client.run_closed(row.run_id, "terminated", event)
 
-        self._engine.submit((advance,), done)
+        engine.submit(transition, done)
 
     # --- leaving memory ----------------------------------------------------------------------------------------------
 

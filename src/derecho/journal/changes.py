@@ -61,13 +61,15 @@ class CreateRun(msgspec.Struct, frozen=True):
 
     Conflicts: "already_running" when the workflow id has an open run; "superseded" when `expect_latest` is given and
     the newest run of the workflow id is another (None: there is none). Repeated when the run id exists.
-    `row.inbox_last` is the number of messages. With `refusal`, a conflict delivers that instead (to the parent).
+    `row.inbox_last` is the number of messages. With `refusal`, a conflict delivers that instead (to the parent);
+    `acceptance` is delivered when the run was created. Both are dropped when the parent has closed.
     """
 
     row: RunRow
     messages: tuple[NewMessage, ...]
     expect_latest: str | Literal[False] | None = False
     refusal: "Deliver | None" = None
+    acceptance: "Deliver | None" = None
 
 
 class Advance(msgspec.Struct, frozen=True):
@@ -149,7 +151,8 @@ class ScheduleActivity(msgspec.Struct, frozen=True):
 
 
 class RetryActivity(msgspec.Struct, frozen=True):
-    """End an attempt and make the activity due again. Conflicts: "not_found" unless claimed by `claim`."""
+    """End an attempt and make the activity due again; one whose cancellation was requested is due at once, so that
+    whoever claims it can end it. Conflicts: "not_found" unless claimed by `claim`."""
 
     run_id: str
     activity: int

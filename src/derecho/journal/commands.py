@@ -89,6 +89,7 @@ class ChildScheduled(Command, frozen=True, omit_defaults=True):
 
 class ChildCancelRequested(Command, frozen=True, omit_defaults=True):
     child: int
+    workflow_id: str
     reason: str = ""
     source: str = ""
 

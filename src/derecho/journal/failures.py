@@ -113,11 +113,15 @@ def activity_error(failure: Failure, activity: str, attempts: int) -> Exception:
     )
     if cls is ActivityCancelled:
         return outer
+    return rebuild_with(failure, outer)
+
+
+def rebuild_with(failure: Failure, outer: Exception) -> Exception:
+    """The author's own exception with `outer` as its cause, or `outer` itself when its class is unknown here."""
+    outer.__cause__ = rebuild(failure.cause) if failure.cause is not None else None
     own = _rebuild_own(failure)
     if own is None:
-        outer.__cause__ = cause
         return outer
-    outer.__cause__ = cause
     own.__cause__ = outer
     return own
 
@@ -140,11 +144,13 @@ def _rebuild_own(failure: Failure) -> Exception | None:
         return None
     args = tuple(failure.args) if failure.args is not None else (failure.message,)
     try:
-        error = cls.__new__(cls, *args)
+        # Python's own classes keep part of their state out of reach of all but their constructors.
+        error = cls(*args) if cls.__module__ == "builtins" else cls.__new__(cls, *args)
         error.args = args
         for name, value in failure.attributes.items():
             error.__dict__[name] = value
-        str(error)
+        if failure.message and not str(error):
+            return None
     except Exception:
         return None  # a class that cannot live without its constructor: the caller falls back to our own
     for note in failure.notes:

@@ -6,7 +6,7 @@ been given goes back to the front.
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from derecho.errors import PayloadError
 from derecho.journal.events import SignalReceived
@@ -15,23 +15,48 @@ from derecho.runtime.loop import Future
 if TYPE_CHECKING:
     from derecho.runtime.execution import Execution
 
+T = TypeVar("T")
 
-class SignalFuture(Future[Any]):
-    """Resolved with the next signal of its kind. `give_back` returns what nobody looked at."""
 
-    def __init__(self, buffer: "SignalBuffer", type: Any) -> None:
-        super().__init__(loop=buffer.execution.loop)
-        self.buffer = buffer
-        self.type = type
-        self.fact: SignalReceived | None = None
+class Source(Protocol):
+    """Where a `TakingFuture` takes from."""
+
+    def enlist(self, future: "TakingFuture[Any]") -> None:
+        """Let it wait for the next item, behind those that wait already."""
+
+    def withdraw(self, future: "TakingFuture[Any]") -> None:
+        """Let it wait no more; it stays pending and takes nothing."""
+
+    def put_back(self, item: Any) -> None:
+        """Return an item to the front."""
+
+    def fresh(self, future: "TakingFuture[Any]") -> "TakingFuture[Any]":
+        """A new, withdrawn future that takes the same things."""
+
+
+class TakingFuture(Future[T]):
+    """Resolved with the next item of a source, which it takes away; `items` holds it until it is given back."""
+
+    def __init__(self, execution: "Execution", source: Source) -> None:
+        super().__init__(loop=execution.loop)
+        self.source = source
+        self.items: list[Any] = []
+        self.withdrawn = False
 
     def give_back(self) -> None:
-        """Return the signal to the front of the buffer, or stop waiting for one."""
-        if self.fact is not None:
-            fact, self.fact = self.fact, None
-            self.buffer.put_back(fact)
+        """Nobody looked at the value: return the item, or stop waiting for one."""
+        if self.items:
+            self.source.put_back(self.items.pop())
         else:
             self.cancel()
+
+
+class SignalFuture(TakingFuture[Any]):
+    """Resolved with the next signal of its kind, decoded as `type`."""
+
+    def __init__(self, execution: "Execution", source: Source, type: Any) -> None:
+        super().__init__(execution, source)
+        self.type = type
 
 
 class SignalBuffer:
@@ -40,33 +65,48 @@ class SignalBuffer:
     def __init__(self, execution: "Execution", name: str) -> None:
         self.execution = execution
         self.name = name
-        self._facts: deque[SignalReceived] = deque()
+        self._facts: deque[tuple[int, SignalReceived]] = deque()
         self._receivers: deque[SignalFuture] = deque()
 
     def __len__(self) -> int:
         return len(self._facts)
 
-    def unread(self) -> list[SignalReceived]:
+    def unread(self) -> list[tuple[int, SignalReceived]]:
+        """What nobody has received, each with its place among all signals of the run."""
         return list(self._facts)
 
-    def push(self, fact: SignalReceived) -> None:
-        self._facts.append(fact)
+    def push(self, place: int, fact: SignalReceived) -> None:
+        self._facts.append((place, fact))
         self._serve()
 
-    def put_back(self, fact: SignalReceived) -> None:
-        self._facts.appendleft(fact)
+    def put_back(self, item: tuple[int, SignalReceived]) -> None:
+        self._facts.appendleft(item)
         self._serve()
 
     def take(self, type: Any) -> Any:
         """The value of the first waiting signal; call only when there is one."""
-        fact = self._facts.popleft()
-        return self._decode(fact, type)
+        value = self._decode(self._facts[0][1], type)
+        self._facts.popleft()
+        return value
 
     def future(self, type: Any) -> SignalFuture:
-        future = SignalFuture(self, type)
-        self._receivers.append(future)
-        self._serve()
+        future = SignalFuture(self.execution, self, type)
+        self.enlist(future)
         return future
+
+    def fresh(self, future: TakingFuture[Any]) -> SignalFuture:
+        new = SignalFuture(self.execution, self, getattr(future, "type", Any))
+        new.withdrawn = True
+        return new
+
+    def enlist(self, future: TakingFuture[Any]) -> None:
+        if isinstance(future, SignalFuture):
+            self._receivers.append(future)
+            self._serve()
+
+    def withdraw(self, future: TakingFuture[Any]) -> None:
+        if isinstance(future, SignalFuture) and future in self._receivers:
+            self._receivers.remove(future)
 
     async def receive(self, type: Any) -> Any:
         if self._facts:
@@ -80,16 +120,15 @@ class SignalBuffer:
 
     def _serve(self) -> None:
         while self._facts and self._receivers:
-            receiver = self._receivers.popleft()
-            if receiver.done():
-                continue
-            fact = self._facts.popleft()
-            receiver.fact = fact
-            receiver.set_result(self._decode(fact, receiver.type))
+            receiver = self._receivers[0]
+            if not receiver.done():
+                value = self._decode(self._facts[0][1], receiver.type)
+                receiver.items.append(self._facts.popleft())
+                receiver.set_result(value)
+            self._receivers.popleft()
 
     def _decode(self, fact: SignalReceived, type: Any) -> Any:
         try:
             return self.execution.converter.decode(fact.payload, type, f"signal {self.name!r}")
         except PayloadError as exc:
-            self._facts.appendleft(fact)
             raise self.execution.break_task(exc) from None

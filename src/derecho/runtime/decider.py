@@ -4,6 +4,7 @@ Pure: the same facts and commands give the same row, whoever decides and wheneve
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -12,14 +13,16 @@ from derecho.journal.changes import (
     Advance,
     CancelActivity,
     Change,
+    Deliver,
     DropTimer,
     NewMessage,
     ScheduleTimer,
 )
-from derecho.journal.deadlines import close_at, waiting_until
 from derecho.journal.failures import cancelled_failure
-from derecho.journal.model import ActivityRow, Head, RunRow, Status, TimerRow
-from derecho.journal.wire import HistoryRow, chain, encode_events, encode_struct
+from derecho.journal.model import ActivityRow, Head, Status, TimerRow
+from derecho.journal.wire import encode_struct
+from derecho.runtime.ending import leave_behind
+from derecho.runtime.rows import RunIdentity, activity_row, create_child, deliver_signal, history_row
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -30,12 +33,6 @@ class Decision(msgspec.Struct, frozen=True):
     changes: list[Change]
     activities: list[tuple[ActivityRow, ev.ActivityScheduled]]
     outcome: ev.CommandEvent | None
-
-
-class RunIdentity(msgspec.Struct, frozen=True):
-    workflow_id: str
-    run_id: str
-    workflow_type: str
 
 
 def decide(
@@ -51,6 +48,7 @@ def decide(
     consume_to: int | None,
     inbox_seen: int | None,
     cancelling: bool,
+    children: Sequence[ev.ChildScheduled] = (),
 ) -> Decision:
     """Turn one workflow task into a transition.
 
@@ -58,39 +56,14 @@ def decide(
         seen: where the history stands. consume_to: the last message that is among `facts`.
         inbox_seen: the last message known; closing conflicts when there is a newer one (None: closes all the same).
         keep_claim: the run goes on at once in this worker (steps, facts that came meanwhile).
+        children: the children that were open before this task and still are.
     """
-    boundary = ev.WorkflowTaskCompleted(at, worker)
-    events: list[ev.AnyEvent] = [*facts, boundary, *commands]
+    events: list[ev.AnyEvent] = [*facts, ev.WorkflowTaskCompleted(at, worker), *commands]
     row = history_row(seen, events, at)
-    first = seen.events + len(facts) + 2
-    changes: list[Change] = []
-    activities: list[tuple[ActivityRow, ev.ActivityScheduled]] = []
+    outcome = commands[-1] if commands and is_terminal(commands[-1]) else None
     status: Status = "cancelling" if cancelling else "running"
-    outcome: ev.CommandEvent | None = None
-    for event_id, command in enumerate(commands, first):
-        match command:
-            case ev.ActivityScheduled():
-                activities.append((activity_row(run, event_id, command, at), command))
-            case ev.TimerScheduled():
-                changes.append(ScheduleTimer(TimerRow(run.run_id, event_id, command.fire_at)))
-            case ev.TimerCancelled():
-                _drop_timer(run.run_id, command.timer, changes)
-            case ev.ActivityCancelRequested():
-                fact = ev.ActivityCancelled(
-                    command.activity, cancelled_failure("cancelled before an attempt began"), at, attempt=0
-                )
-                changes.append(CancelActivity(run.run_id, command.activity, NewMessage(encode_struct(fact))))
-            case ev.WorkflowCompleted() | ev.WorkflowFailed() | ev.WorkflowCancelled() | ev.WorkflowContinuedAsNew():
-                outcome, status = command, closing_status(command)
-            case (
-                ev.StepScheduled()
-                | ev.SideEffectRecorded()
-                | ev.PatchMarked()
-                | ev.ChildScheduled()
-                | ev.ChildCancelRequested()
-                | ev.SignalSent()
-            ):
-                pass
+    if outcome is not None:
+        status = closing_status(outcome)
     head = Head(row.task, seen.events + len(events), row.digest)
     advance = Advance(
         run.run_id,
@@ -103,37 +76,58 @@ def decide(
         consume_to=consume_to,
         inbox_seen=None if outcome is None else inbox_seen,
         outcome=None if outcome is None else encode_struct(outcome),
+        continues=status == "continued_as_new",
     )
-    return Decision(advance, head, [] if outcome else changes, [] if outcome else activities, outcome)
+    first = seen.events + len(facts) + 2
+    changes: list[Change] = []
+    activities: list[tuple[ActivityRow, ev.ActivityScheduled]] = []
+    if outcome is None:
+        _start_cancel_deadline(run.run_id, seen, facts, changes)
+        for event_id, command in enumerate(commands, first):
+            _ask(run, event_id, command, at, changes, activities)
+    else:
+        changes = leave_behind(run, first, commands, outcome, children, at)
+    return Decision(advance, head, changes, activities, outcome)
 
 
-def termination(row: RunRow, event: ev.WorkflowTerminated, claim: str | None) -> Advance:
-    """Close a run from outside, wherever its code is."""
-    history = history_row(row.head, [event], event.at)
-    return Advance(
-        row.run_id, row.head, history, row.events + 1, "terminated", claim=claim, outcome=encode_struct(event)
-    )
+def _ask(
+    run: RunIdentity,
+    event_id: int,
+    command: ev.CommandEvent,
+    at: int,
+    changes: list[Change],
+    activities: list[tuple[ActivityRow, ev.ActivityScheduled]],
+) -> None:
+    """The changes of one command of a run that goes on."""
+    match command:
+        case ev.ActivityScheduled():
+            activities.append((activity_row(run, event_id, command, at), command))
+        case ev.TimerScheduled():
+            changes.append(ScheduleTimer(TimerRow(run.run_id, event_id, command.fire_at)))
+        case ev.TimerCancelled():
+            _drop_timer(run.run_id, command.timer, changes)
+        case ev.ActivityCancelRequested():
+            fact = ev.ActivityCancelled(
+                command.activity, cancelled_failure("cancelled before an attempt began"), at, attempt=0
+            )
+            changes.append(CancelActivity(run.run_id, command.activity, NewMessage(encode_struct(fact))))
+        case ev.ChildScheduled():
+            changes.append(create_child(run, event_id, command, at, told=True))
+        case ev.ChildCancelRequested():
+            request = ev.CancelRequested(command.reason or "its parent asked for it", at, actor=run.workflow_id)
+            changes.append(Deliver(NewMessage(encode_struct(request)), workflow_id=command.workflow_id, drop=True))
+        case ev.SignalSent():
+            changes.append(deliver_signal(run, event_id, command, at, told=True))
+        case ev.StepScheduled() | ev.SideEffectRecorded() | ev.PatchMarked():
+            pass
+        case ev.WorkflowCompleted() | ev.WorkflowFailed() | ev.WorkflowCancelled() | ev.WorkflowContinuedAsNew():
+            pass  # always the last command; see `runtime.ending`
+        case _:
+            assert_never(command)
 
 
-def history_row(seen: Head, events: Sequence[ev.AnyEvent], at: int) -> HistoryRow:
-    task, data = seen.tasks + 1, encode_events(events)
-    return HistoryRow(task, seen.events + 1, at, data, chain(seen.digest, task, at, data))
-
-
-def activity_row(run: RunIdentity, event_id: int, command: ev.ActivityScheduled, at: int) -> ActivityRow:
-    return ActivityRow(
-        run.run_id,
-        event_id,
-        run.workflow_id,
-        run.workflow_type,
-        command.name,
-        command.queue,
-        encode_struct(command),
-        scheduled_at=at,
-        due_at=at,
-        timeout_at=waiting_until(command, at, 1),
-        close_at=close_at(command, at),
-    )
+def is_terminal(command: ev.CommandEvent) -> bool:
+    return isinstance(command, ev.TERMINAL)
 
 
 def closing_status(command: ev.CommandEvent) -> Status:
@@ -146,6 +140,13 @@ def closing_status(command: ev.CommandEvent) -> Status:
             return "continued_as_new"
         case _:
             return "failed"
+
+
+def _start_cancel_deadline(run_id: str, seen: Head, facts: Sequence[ev.Fact], changes: list[Change]) -> None:
+    """A request to cancel that has a limit gets a timer, known by the id of the request's own event."""
+    for event_id, fact in enumerate(facts, seen.events + 1):
+        if isinstance(fact, ev.CancelRequested) and fact.limit is not None:
+            changes.append(ScheduleTimer(TimerRow(run_id, event_id, fact.at + fact.limit)))
 
 
 def _drop_timer(run_id: str, timer: int, changes: list[Change]) -> None:

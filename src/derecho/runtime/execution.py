@@ -7,24 +7,27 @@ code differ, an unreadable payload, a programming error) leaves `activate` as an
 
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from derecho.clock import SECOND, to_datetime
 from derecho.errors import DerechoError, DeterminismError
 from derecho.journal import events as ev
-from derecho.journal.failures import activity_error
 from derecho.journal.payloads import Converter, Payload
 from derecho.runtime.channels import SignalBuffer
 from derecho.runtime.closing import ClosingRules
+from derecho.runtime.facts import apply
 from derecho.runtime.handles import (
     ActivityFuture,
     CallbackTimer,
+    CancelDeadline,
+    ChildHandle,
     PendingFuture,
-    ResultFuture,
+    Send,
     StepFuture,
     Timer,
 )
-from derecho.runtime.loop import ControlSignal, Fiber, Future, LoopHandle, new_loop
+from derecho.runtime.identity import derive_run_id
+from derecho.runtime.loop import ControlSignal, Future, LoopHandle, new_loop
 from derecho.runtime.matching import Matcher
 from derecho.runtime.source import caller
 from derecho.runtime.unwind import unwind
@@ -74,7 +77,12 @@ class Execution:
         self.replaying = False
         self.closing = False
         self.cancel: ev.CancelRequested | None = None
-        self.pending: dict[int, PendingFuture[Any] | CallbackTimer] = {}
+        self.pending: dict[int, PendingFuture[Any] | CallbackTimer | CancelDeadline] = {}
+        self.children = 0
+        self.on_cancel: list[Callable[[ev.CancelRequested], None]] = []
+        self.cancel_delivered = False
+        self.shields: set[object] = set()
+        self.forced = False
         self.commands: list[ev.CommandEvent] = []
         self.steps: dict[int, StepRequest] = {}
         self.signals: dict[str, SignalBuffer] = {}
@@ -84,6 +92,7 @@ class Execution:
         self._matcher: Matcher | None = None
         self._first_command = 0
         self._active = False
+        self._signal_count = 0
         self._conditions: list[tuple[Callable[[], bool], Future[bool]]] = []
 
     # --- one workflow task -------------------------------------------------------------------------------------------
@@ -110,11 +119,11 @@ class Execution:
             self._matcher = Matcher(recorded, self._first_command, self.tasks, f"workflow {self.workflow_id!r}")
         self._active = True
         try:
-            for fact in facts:
-                self._apply(fact)
+            for event_id, fact in enumerate(facts, self.events + 1):
+                apply(self, fact, event_id)
             self._run()
-            if self.loop.broken is None and self.loop.main is not None and self.loop.main.done():
-                self._close(self.loop.main)
+            if self.loop.broken is None:
+                self._close_if_over()
             if self._matcher is not None and self.loop.broken is None:
                 self._matcher.finish()
         except ControlSignal:
@@ -195,84 +204,44 @@ class Execution:
         self._conditions = waiting
         return woken
 
-    # --- facts -------------------------------------------------------------------------------------------------------
+    # --- facts (see runtime.facts) -----------------------------------------------------------------------------------
 
-    def _apply(self, fact: ev.Fact) -> None:
-        match fact:
-            case ev.ActivityCompleted():
-                self._resolve(fact.activity, fact.result)
-            case ev.ActivityFailed() | ev.ActivityTimedOut() | ev.ActivityCancelled():
-                self._fail(fact.activity, fact)
-            case ev.TimerFired():
-                self._fire(fact)
-            case ev.StepCompleted():
-                self._resolve(fact.step, fact.result)
-            case ev.StepFailed():
-                self._fail(fact.step, fact)
-            case ev.SignalReceived():
-                self.buffer(fact.name).push(fact)
-            case ev.CancelRequested():
-                if self.cancel is None:
-                    self.cancel = fact
-                    if self.loop.main is not None:
-                        self.loop.main.cancel(fact.reason)
-            case ev.WorkflowStarted():
-                self._start(fact)
-            case (
-                ev.ChildStarted()
-                | ev.ChildRefused()
-                | ev.ChildCompleted()
-                | ev.ChildFailed()
-                | ev.ChildCancelled()
-                | ev.ChildTerminated()
-                | ev.SignalDelivered()
-                | ev.SignalUndelivered()
-            ):
-                raise DerechoError(f"this version of Derecho cannot act on {ev.kind(fact)!r}")
-            case _:
-                assert_never(fact)
-
-    def _start(self, fact: ev.WorkflowStarted) -> None:
+    def start(self, fact: ev.WorkflowStarted) -> None:
         self.started = fact
         self.loop.seconds = (self.at - fact.at) / SECOND
         self.loop.main = self.loop._context.run(self.loop.create_task, self._main(self, fact), name="main")
 
-    def _resolve(self, event_id: int, payload: Payload) -> None:
-        future = self.pending.pop(event_id, None)
-        self.steps.pop(event_id, None)
-        if not isinstance(future, ResultFuture) or future.done():
-            return
-        if isinstance(future, ActivityFuture) and future.cancel_asked:
-            future.finish_cancel()
-            return
-        future.set_result(future.decode(payload))
+    def receive_signal(self, fact: ev.SignalReceived) -> None:
+        self._signal_count += 1
+        self.buffer(fact.name).push(self._signal_count, fact)
 
-    def _fail(
-        self, event_id: int, fact: ev.ActivityFailed | ev.ActivityTimedOut | ev.ActivityCancelled | ev.StepFailed
-    ) -> None:
-        future = self.pending.pop(event_id, None)
-        self.steps.pop(event_id, None)
-        if not isinstance(future, ResultFuture) or future.done():
+    def request_cancel(self, fact: ev.CancelRequested, event_id: int) -> None:
+        """Deliver the first request once, to the main fiber; while the code is shielded it waits."""
+        if self.cancel is not None:
             return
-        if isinstance(future, ActivityFuture) and future.cancel_asked:
-            future.finish_cancel()
-            return
-        future.set_exception(activity_error(fact.failure, future.name, fact.attempt))
-        future._log_traceback = False  # a failure nobody awaits is no fault of asyncio's
+        self.cancel = fact
+        if fact.limit is not None:
+            self.pending[event_id] = CancelDeadline()
+        for notice in self.on_cancel:
+            notice(fact)
+        self.on_cancel.clear()
+        self._deliver_cancel()
 
-    def _fire(self, fact: ev.TimerFired) -> None:
-        waiting = self.pending.pop(fact.timer, None)
-        if isinstance(waiting, CallbackTimer):
-            handle = waiting.handle
-            handle.timer = None
-            self.loop.call_soon(self._run_handle, handle)
-        elif isinstance(waiting, Timer) and not waiting.done():
-            waiting.set_result(to_datetime(fact.at))
+    def raise_shield(self) -> object:
+        """Hold a request to cancel back until `lower_shield` is called with what this gives."""
+        shield = object()
+        self.shields.add(shield)
+        return shield
 
-    def _run_handle(self, handle: LoopHandle) -> None:
-        if not handle.is_cancelled:
-            context = handle.context if handle.context is not None else self.loop._context
-            context.run(handle.callback, *handle.args)
+    def lower_shield(self, shield: object) -> None:
+        self.shields.discard(shield)
+        if not self.closing:
+            self._deliver_cancel()
+
+    def _deliver_cancel(self) -> None:
+        if self.cancel is not None and not self.cancel_delivered and not self.shields and self.loop.main is not None:
+            self.cancel_delivered = True
+            self.loop.main.cancel(self.cancel.reason)
 
     # --- what the context and the handles ask for --------------------------------------------------------------------
 
@@ -293,6 +262,25 @@ class Execution:
         future: StepFuture[Any] = StepFuture(self, event_id, event.name, decode)
         self.pending[event_id] = future
         self.steps[event_id] = StepRequest(future, fn, options)
+        return future
+
+    def schedule_child(
+        self, event: ev.ChildScheduled, decode: Callable[[Payload], Any], send: Send
+    ) -> ChildHandle[Any]:
+        event_id, recorded = self.command(event)
+        child: ChildHandle[Any] = ChildHandle(self, event_id, recorded, decode, send)
+        self.pending[event_id] = child
+        return child
+
+    def new_child_id(self) -> tuple[str, str]:
+        """Workflow id and run id for the next child: the same on every replay, never those of another run."""
+        self.children += 1
+        return f"{self.run_id}/{self.children}", derive_run_id(self.run_id, self.children, self.at)
+
+    def send_signal(self, event: ev.SignalSent) -> PendingFuture[None]:
+        event_id, _ = self.command(event)
+        future: PendingFuture[None] = PendingFuture(self, event_id)
+        self.pending[event_id] = future
         return future
 
     def schedule_timer(self, duration: int, summary: str, source: str) -> Timer:
@@ -356,15 +344,36 @@ class Execution:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _close(self, main: Fiber[Payload]) -> None:
-        unread = sum(len(buffer) for buffer in self.signals.values())
-        try:
-            outcome = self.rules.outcome(main, self.loop.fibers.values(), self.cancel, unread)
-        except Exception as exc:
-            self.loop.broken = exc
+    def _close_if_over(self) -> None:
+        main = self.loop.main
+        if main is None or not (main.done() or self.forced):
             return
+        unread = sum(len(buffer) for buffer in self.signals.values())
+        if main.done():
+            try:
+                outcome = self.rules.outcome(main, self.loop.fibers.values(), self.cancel, unread)
+            except Exception as exc:
+                self.loop.broken = exc
+                return
+        else:
+            left = sum(not fiber.done() for fiber in self.loop.fibers.values())
+            reason = self.cancel.reason if self.cancel is not None else ""
+            outcome = ev.WorkflowCancelled(reason, unread=unread, fibers_left=left)
         self.command(outcome)
         self.outcome = outcome
+
+    @property
+    def continues(self) -> bool:
+        return isinstance(self.outcome, ev.WorkflowContinuedAsNew)
+
+    def open_children(self) -> list[ev.ChildScheduled]:
+        """Children whose end this run has not seen."""
+        return [item.scheduled for item in self.pending.values() if isinstance(item, ChildHandle)]
+
+    def unread_signals(self) -> list[ev.SignalReceived]:
+        """Signals that no fiber received, in the order in which they came."""
+        waiting = [item for buffer in self.signals.values() for item in buffer.unread()]
+        return [fact for _, fact in sorted(waiting, key=lambda item: item[0])]
 
 
 def _fire_now(timer: Timer, at: int) -> None:

@@ -4,11 +4,12 @@ Each knows the event id of its command. The execution resolves it with the fact 
 asks, by another command, for the end of what it stands for.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from derecho.journal.events import ActivityCancelRequested, OnCancel
+from derecho.journal.events import ActivityCancelRequested, ChildCancelRequested, ChildScheduled, OnCancel
 from derecho.journal.payloads import Payload
 from derecho.runtime.loop import Future, LoopHandle
 from derecho.runtime.source import caller
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Decode = Callable[[Payload], Any]
+Send = Callable[[str, Any, Any], Awaitable[None]]
 
 
 class PendingFuture(Future[T]):
@@ -70,6 +72,57 @@ class StepFuture(ResultFuture[T]):
         return super().cancel(msg)
 
 
+class ChildHandle(ResultFuture[T]):
+    """A child workflow under way: a future of its result. Cancelling it asks the child to end, by its `on_cancel`."""
+
+    def __init__(
+        self, execution: "Execution", event_id: int, scheduled: ChildScheduled, decode: Decode, send: "Send"
+    ) -> None:
+        super().__init__(execution, event_id, scheduled.workflow_type, decode)
+        self.id = scheduled.workflow_id
+        self.scheduled = scheduled
+        self.cancel_asked = False
+        self._send = send
+        self._run_id: Future[str] | None = None
+        self._start_state: str | Exception | None = None
+
+    async def started(self) -> str:
+        """The child's run id, once its start is committed. Raises WorkflowAlreadyRunning when its id was taken."""
+        if self._run_id is None:
+            self._run_id = Future(loop=self.execution.loop)
+            if self._start_state is not None:
+                self.settle(self._start_state)
+        return await asyncio.shield(self._run_id)
+
+    async def signal(self, signal: Any, value: Any) -> None:
+        """Send the child a signal; raises WorkflowNotFound when it has no open run any more."""
+        await self._send(self.id, signal, value)
+
+    def settle(self, state: str | Exception) -> None:
+        """The start is known: a run id, or why there is none."""
+        self._start_state = state
+        if self._run_id is None or self._run_id.done():
+            return
+        if isinstance(state, str):
+            self._run_id.set_result(state)
+        else:
+            self._run_id.set_exception(state)
+            self._run_id._log_traceback = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.done() or self.execution.closing:
+            return super().cancel(msg)
+        on_cancel = self.scheduled.on_cancel
+        if on_cancel != "abandon" and not self.cancel_asked:
+            self.cancel_asked = True
+            self.execution.command(ChildCancelRequested(self.event_id, self.id, str(msg or ""), source=caller(2)))
+        return True if on_cancel == "wait" else super().cancel(msg)
+
+    def finish_cancel(self) -> None:
+        """The child that was asked to end has ended."""
+        super().cancel()
+
+
 class Timer(PendingFuture[datetime]):
     """A durable timer; its result is the instant at which it was due. `cancel()` removes it from the store."""
 
@@ -77,6 +130,12 @@ class Timer(PendingFuture[datetime]):
         if not self.done() and self.event_id and not self.execution.closing:
             self.execution.drop_timer(self.event_id)
         return super().cancel(msg)
+
+
+class CancelDeadline:
+    """The instant at which a run whose cancellation was requested is closed by force."""
+
+    __slots__ = ()
 
 
 class CallbackTimer:

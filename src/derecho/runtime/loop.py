@@ -239,6 +239,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
 
+    def run_handle(self, handle: LoopHandle) -> None:
+        """Run what a durable timer was set for."""
+        if not handle.is_cancelled:
+            context = handle.context if handle.context is not None else self._context
+            context.run(handle.callback, *handle.args)
+
     def discard_ready(self) -> None:
         self._ready.clear()
 

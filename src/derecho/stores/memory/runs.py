@@ -47,6 +47,8 @@ def create_run(tables: Tables, change: CreateRun) -> None:
         tables.put(tables.inner(tables.children, row.parent_run_id), row.run_id, None)
     for number, message in enumerate(change.messages, start=1):
         _put_message(tables, row, number, message)
+    if change.acceptance is not None:
+        deliver(tables, change.acceptance)
 
 
 def _as_stored(tables: Tables, row: RunRow, messages: int) -> RunRow:
