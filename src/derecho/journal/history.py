@@ -80,17 +80,18 @@ class History:
     @classmethod
     def loads(cls, text: str) -> "History":
         """Read an export; raises PayloadError that names the line."""
-        lines = [line for line in text.split("\n") if line.strip()]  # splitlines() also splits at U+2028, in a payload
+        # splitlines() also splits at U+2028, which may stand in a payload.
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if not lines:
             raise PayloadError("this is no history: it is empty")
-        header = _line(lines[0], 1)
+        header = _line(lines[0][1], lines[0][0])
         version = header.get("format")
         if not isinstance(version, int) or "run_id" not in header:
-            raise PayloadError("this is no history: line 1 has no `format` and `run_id`")
+            raise PayloadError(f"this is no history: line {lines[0][0]} has no `format` and `run_id`")
         if version > FORMAT:
             raise PayloadError(f"this history has format {version}, and this version of Derecho reads up to {FORMAT}")
         tasks: list[RecordedTask] = []
-        for number, line in enumerate(lines[1:], 2):
+        for number, line in lines[1:]:
             event = _line(line, number)
             missing = [name for name in _ORDER if name not in event]
             if missing:
@@ -98,6 +99,11 @@ class History:
             expected = 1 if not tasks else tasks[-1].first_event + len(tasks[-1].events)
             if event["id"] != expected:
                 raise PayloadError(f"line {number} of a history is event {event['id']}, expected {expected}")
+            task = tasks[-1].task if tasks else 0
+            if event["task"] not in ((task, task + 1) if tasks else (1,)):
+                raise PayloadError(f"line {number} of a history is of task {event['task']}, expected {task + 1}")
+            if not isinstance(event["type"], str):
+                raise PayloadError(f"line {number} of a history has a `type` that is no text")
             at = _instant(event["at"], number)
             if not tasks or tasks[-1].task != event["task"]:
                 tasks.append(RecordedTask(event["task"], event["id"], at, []))
