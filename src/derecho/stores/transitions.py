@@ -39,11 +39,6 @@ def unfit(transition: Transition) -> Conflict | None:
     return None
 
 
-def storable(text: str) -> bool:
-    """Whether a database can hold this text; what it cannot hold it does not have, so a look-up finds nothing."""
-    return "\0" not in text and (text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text))
-
-
 def _has_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
