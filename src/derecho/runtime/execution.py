@@ -16,6 +16,7 @@ from derecho.journal.payloads import Converter, Payload
 from derecho.runtime.channels import SignalBuffer
 from derecho.runtime.closing import ClosingRules
 from derecho.runtime.facts import apply
+from derecho.runtime.guard import guard
 from derecho.runtime.handles import (
     ActivityFuture,
     CallbackTimer,
@@ -191,7 +192,8 @@ class Execution:
             if future.done():
                 continue
             try:
-                holds = predicate()
+                with guard:
+                    holds = predicate()
             except Exception as exc:
                 future.set_exception(exc)
                 woken = True

@@ -14,6 +14,9 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from derecho.errors import DeterminismError
+from derecho.runtime.guard import guard
+from derecho.runtime.ordering import listed_order
+from derecho.runtime.source import caller
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -22,6 +25,8 @@ RUNTIME_VERSION = 1
 """Version of the durable contract: order of wake-ups, random streams, identities. Recorded in `WorkflowStarted`."""
 
 _NUMBER_BITS = 24
+_SPIN = 10_000
+"""Callbacks of one task after which the loop looks whether anything but nagging is left."""
 
 
 class ControlSignal(BaseException):
@@ -124,6 +129,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # run id, and stands above the bits that decide the order in a run's own small sets.
         self._salt = (salt & 0xFFFFFFFF) << _NUMBER_BITS
         self._prune_above = 64
+        self._listed: dict[int, Fiber[Any]] = {}
         self._ready: deque[LoopHandle] = deque()
         self._context = contextvars.Context()
 
@@ -178,7 +184,21 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> Fiber[T]:
-        fiber = Fiber(coro, loop=self, name=name, context=context or contextvars.copy_context())
+        if id(coro) in self._listed:
+            return self._listed.pop(id(coro))
+        for sibling in listed_order() or ():
+            self._listed[id(sibling)] = self._new_fiber(sibling, None, context)
+        return self._listed.pop(id(coro), None) or self._new_fiber(coro, name, context)
+
+    def _new_fiber(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        name: str | None,
+        context: contextvars.Context | None,
+    ) -> Fiber[T]:
+        fiber = Fiber(
+            coro, loop=self, name=name, context=context if context is not None else contextvars.copy_context()
+        )
         # asyncio keeps only weak references to tasks; the run must own its fibers.
         self.fibers[fiber._hash] = fiber
         if len(self.fibers) > self._prune_above:
@@ -193,6 +213,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if not fiber.done() or (not fiber.cancelled() and fiber._log_traceback)
         }
         self._prune_above = 2 * len(self.fibers) + 64
+        self.async_generators[:] = [agen for agen in self.async_generators if agen.ag_frame is not None]
 
     def get_debug(self) -> bool:
         return False
@@ -223,8 +244,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(firstiter=self.async_generators.append, finalizer=None)
         ready = self._ready
         base = self._context
+        count = 0
+        guard.__enter__()
         try:
             while ready:
+                count += 1
+                if count % _SPIN == 0 and all(_only_nags(handle) for handle in ready):
+                    return
                 handle = ready.popleft()
                 if handle.is_cancelled:
                     continue
@@ -236,6 +262,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 if self.broken is not None or (self.main is not None and self.main.done()):
                     return
         finally:
+            guard.__exit__()
             asyncio._set_running_loop(previous)
             sys.set_asyncgen_hooks(*hooks)
 
@@ -249,6 +276,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
 
+def _only_nags(handle: LoopHandle) -> bool:
+    """anyio's cancel scopes call themselves again and again until a task has ended; what it waits for is outside."""
+    return getattr(handle.callback, "__name__", "") == "_deliver_cancellation"
+
+
 _REMEDIES = {
     "run_in_executor": "a thread: put the call into an activity, or into ctx.step for something small",
     "call_soon_threadsafe": "another thread: send the workflow a signal instead",
@@ -260,8 +292,6 @@ def _forbid(name: str) -> Callable[..., Any]:
     remedy = _REMEDIES.get(name, "the outside world: do it in an activity")
 
     def forbidden(self: WorkflowLoop, *args: Any, **kwargs: Any) -> Any:
-        from derecho.runtime.source import caller
-
         raise DeterminismError(f"workflow code at {caller(2)} called loop.{name}, which reaches for {remedy}")
 
     forbidden.__name__ = name

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from typing import Any
 
+from derecho.runtime.guard import guard
 from derecho.runtime.loop import ControlSignal, Fiber, WorkflowLoop
 
 _PATIENCE = 50
@@ -26,6 +27,7 @@ def unwind(loop: WorkflowLoop) -> list[str]:
     stuck = []
     previous = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)
+    guard.__enter__()
     try:
         for fiber in reversed(list(loop.fibers.values())):
             fiber._log_destroy_pending = False
@@ -37,6 +39,7 @@ def unwind(loop: WorkflowLoop) -> list[str]:
         for agen in loop.async_generators:
             _finish_generator(agen)
     finally:
+        guard.__exit__()
         asyncio._set_running_loop(previous)
     if stuck:
         log.error("workflow code catches BaseException and refused to be taken down at %s", ", ".join(stuck))
