@@ -41,6 +41,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     retryable: bool = True
     kind: Kind = "error"
     timeout: TimeoutKind | None = None
+    group: "list[Failure]" = []
 
 
 def type_path(cls: type) -> str:
@@ -69,7 +70,15 @@ def to_failure(error: BaseException, *, retryable: bool = True, depth: int = 0) 
         traceback=_traceback(error),
         cause=to_failure(cause, depth=depth + 1) if cause is not None and depth < _MAX_CAUSES else None,
         retryable=retryable,
+        group=_members(error, depth),
     )
+
+
+def _members(error: BaseException, depth: int) -> list[Failure]:
+    """The errors in an exception group."""
+    if not isinstance(error, BaseExceptionGroup) or depth >= _MAX_CAUSES:
+        return []
+    return [to_failure(inner, depth=depth + 1) for inner in error.exceptions[:_MAX_CAUSES]]
 
 
 def timeout_failure(kind: TimeoutKind, message: str, cause: Failure | None = None) -> Failure:
@@ -142,6 +151,9 @@ def _rebuild_own(failure: Failure) -> Exception | None:
     cls = _find_class(failure.type)
     if cls is None:
         return None
+    if failure.group:
+        # "2 orders failed (2 sub-exceptions)": str() of a group counts its members
+        return ExceptionGroup(failure.message.rpartition(" (")[0], [rebuild(inner) for inner in failure.group])
     args = tuple(failure.args) if failure.args is not None else (failure.message,)
     try:
         # Python's own classes keep part of their state out of reach of all but their constructors.

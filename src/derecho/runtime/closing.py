@@ -71,6 +71,8 @@ class ClosingRules:
         """Whether this error is a slip of the code rather than an outcome."""
         if isinstance(error, self._block_on):
             return True
+        if isinstance(error, ExceptionGroup):
+            return any(self.blocks(inner) for inner in error.exceptions)
         if isinstance(error, self._fail_on) or isinstance(error.__cause__, (ActivityFailed, WorkflowError)):
             return False  # raised in an activity or child: an outcome
         if isinstance(error, TypeError):

@@ -218,6 +218,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def get_debug(self) -> bool:
         return False
 
+    def get_task_factory(self) -> None:
+        """None: fibers are made here and nowhere else."""
+
     def is_running(self) -> bool:
         return True
 
