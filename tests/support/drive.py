@@ -13,7 +13,7 @@ from derecho.clock import Duration, micros
 from derecho.journal import events as ev
 from derecho.journal.failures import cancelled_failure, to_failure
 from derecho.journal.payloads import Converter
-from derecho.journal.wire import FIRST_DIGEST, HistoryRow, chain, encode_events
+from derecho.journal.wire import FIRST_DIGEST, HistoryRow, chain, decode_events, encode_events
 from derecho.runtime.execution import Execution
 from derecho.workflow import WorkflowDefinition
 from tests.support.clocks import START
@@ -53,6 +53,12 @@ class Drive:
         self.rows.append(HistoryRow(number, len(self.events) + 1, self.at, data, digest))
         self.events.extend(events)
         return commands
+
+    def take_over(self, other: "Drive") -> None:
+        """Go on where another run stands, as a worker with this code does: by replaying its history."""
+        for row in other.rows:
+            self.execution.activate(*_parts(row))
+        self.at, self.events, self.rows = other.at, list(other.events), list(other.rows)
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -111,8 +117,27 @@ class Drive:
         """Run the code, or other code, over this history as a worker does that never saw the run."""
         derecho.replay(workflow or self.workflow, self.history())
 
+    def check(self) -> None:
+        """Cold is like warm: a worker that takes the run over at any task asks for the same, byte by byte."""
+        for taken_over in range(len(self.rows) + 1):
+            cold = self._new_execution(self.workflow)
+            try:
+                for number, row in enumerate(self.rows):
+                    facts, at, commands = _parts(row)
+                    asked = cold.activate(facts, at, commands if number < taken_over else None)
+                    assert encode_events(asked) == encode_events(commands), f"task {row.task}, cold at {taken_over}"
+            finally:
+                cold.close()
+
     def close(self) -> list[str]:
         return self.execution.close()
+
+
+def _parts(row: HistoryRow) -> tuple[list[Any], int, list[Any]]:
+    """Facts, time and commands of a workflow task, as they are in the journal."""
+    events = decode_events(row.data)
+    place = next(place for place, event in enumerate(events) if isinstance(event, ev.WorkflowTaskCompleted))
+    return events[:place], row.at, events[place + 1 :]
 
 
 def names(commands: Sequence[ev.CommandEvent]) -> list[str]:

@@ -62,7 +62,9 @@ class Matcher:
         """A patch marker that newer code no longer asks for is no mismatch: `ctx.patched` can simply be deleted."""
         while self._next < len(self._recorded):
             recorded = self._recorded[self._next]
-            if not isinstance(recorded, PatchMarked) or isinstance(command, PatchMarked):
+            if not isinstance(recorded, PatchMarked):
+                return
+            if isinstance(command, PatchMarked) and command.change == recorded.change:
                 return
             self._next += 1
 
