@@ -8,6 +8,7 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from derecho.clock import SECOND
@@ -62,13 +63,15 @@ class Lease:
         self._stop.set()
 
     def _keep(self) -> None:
-        while not self._stop.wait(self.seconds / 3):
-            try:
-                asyncio.run(self._renew())
-            except StoreError as exc:
-                log.warning("the lease could not be renewed, it will be tried again: %s", exc)
-            except Exception:
-                log.exception("the lease could not be renewed, it will be tried again")
+        # Not asyncio.run: it goes through all tasks of the process each time, workflow fibers among them.
+        with closing(asyncio.new_event_loop()) as loop:
+            while not self._stop.wait(self.seconds / 3):
+                try:
+                    loop.run_until_complete(self._renew())
+                except StoreError as exc:
+                    log.warning("the lease could not be renewed, it will be tried again: %s", exc)
+                except Exception:
+                    log.exception("the lease could not be renewed, it will be tried again")
 
     async def _renew(self) -> None:
         engine = self._engine

@@ -19,6 +19,9 @@ from derecho.runtime.execution import Execution
 from derecho.runtime.rows import RunIdentity
 from derecho.workflow import WorkflowDefinition
 
+_LOOK_AT = 8
+"""Runs that the cache looks at for each one that was used."""
+
 
 class PendingFact(NamedTuple):
     """A fact for the next turn. From the inbox: `number` > 0. Direct: `change` removes the row that it came from."""
@@ -187,14 +190,15 @@ class Cache:
             del self._by_workflow_id[run.identity.workflow_id]
 
     def surplus(self) -> list[LiveRun]:
-        """Idle runs to evict, so that at most `capacity` stay; looks at a bounded number of them."""
-        over = len(self._runs) - self.capacity
-        if over <= 0:
-            return []
+        """Idle runs to evict, so that about `capacity` stay.
+
+        Looks at a few of them, however many there are too many: it is asked after every commit. A run that is busy now
+        has just been used, so it goes to the end of the line.
+        """
         found: list[LiveRun] = []
-        for looked, run in enumerate(self._runs.values()):
-            if len(found) >= over or looked >= 2 * over + 100:
-                break
+        for _ in range(min(_LOOK_AT, len(self._runs) - self.capacity)):
+            run = next(iter(self._runs.values()))
+            self._runs.move_to_end(run.identity.run_id)
             if run.is_idle:
                 found.append(run)
         return found
