@@ -8,6 +8,9 @@ from types import CodeType, FrameType
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
 
+_OUTERMOST = {"run_until_quiet", "activate"}
+"""Our functions inside which workflow code runs; what is behind them is not the author's."""
+
 _names: dict[CodeType, str | None] = {}
 
 
@@ -23,15 +26,15 @@ def caller_of(frame: FrameType | None) -> str:
         try:
             name = _names[code]
         except KeyError:
-            name = _names[code] = _short_name(code.co_filename)
+            name = _names[code] = _short_name(code)
         if name is not None:
-            return f"{name}:{frame.f_lineno}"
+            return f"{name}:{frame.f_lineno}" if name else ""
         frame = frame.f_back
     return ""
 
 
-def _short_name(filename: str) -> str | None:
-    path = os.path.abspath(filename)
+def _short_name(code: CodeType) -> str | None:
+    path = os.path.abspath(code.co_filename)
     if path.startswith((_PACKAGE, _ASYNCIO)):
-        return None
+        return "" if code.co_name in _OUTERMOST else None
     return "/".join(path.split(os.sep)[-2:])
