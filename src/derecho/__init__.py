@@ -7,13 +7,12 @@ through the code.
 
 from derecho.activity import (
     Activity,
-    ActivityContext,
     ActivityDefinition,
     SyncActivity,
     activity,
     activity_ref,
-    current_activity,
 )
+from derecho.activity_context import ActivityContext, current_activity, heartbeat
 from derecho.client import Client
 from derecho.clock import Duration
 from derecho.context import Context
@@ -22,6 +21,7 @@ from derecho.errors import (
     ActivityCancelled,
     ActivityFailed,
     ActivityTimeout,
+    CallbackClosed,
     ChannelClosed,
     ChildWorkflowFailed,
     DefinitionError,
@@ -30,6 +30,7 @@ from derecho.errors import (
     NondeterminismError,
     NonRetryable,
     PayloadError,
+    ProcessDied,
     RetryAfter,
     StoreError,
     StoreUnavailable,
@@ -69,6 +70,7 @@ __all__ = [
     "ActivityDefinition",
     "ActivityFailed",
     "ActivityTimeout",
+    "CallbackClosed",
     "CancelInfo",
     "Channel",
     "ChannelClosed",
@@ -92,6 +94,7 @@ __all__ = [
     "NonRetryable",
     "NondeterminismError",
     "PayloadError",
+    "ProcessDied",
     "Queue",
     "RetryAfter",
     "RetryPolicy",
@@ -118,6 +121,7 @@ __all__ = [
     "activity",
     "activity_ref",
     "current_activity",
+    "heartbeat",
     "open_store",
     "replay",
     "workflow",

@@ -1,21 +1,18 @@
-"""Activities: where the outside world is touched, and what their code can ask about itself.
+"""Activities: where the outside world is touched.
 
 An activity is attempted at least once and its outcome is recorded exactly once. `@activity` makes a definition; calling
 it runs the plain function, `execute` schedules it from a workflow.
 """
 
-import contextvars
 import inspect
-import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from derecho.clock import Duration, micros
-from derecho.errors import DefinitionError, DerechoError
+from derecho.errors import DefinitionError
 from derecho.invocation import Definition, Invocation, check_name
 from derecho.journal.policies import RetryPolicy, RetryRule
 from derecho.journal.signatures import Signature
@@ -29,8 +26,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-RunIn = Literal["loop", "thread"]
-CancelReason = Literal["requested", "timeout", "shutdown", "lost"]
+RunIn = Literal["loop", "thread", "process"]
+RetryIf = Callable[[Exception], bool]
 
 
 class ActivityOptions(msgspec.Struct, frozen=True):
@@ -41,6 +38,8 @@ class ActivityOptions(msgspec.Struct, frozen=True):
     schedule_to_close: int | None = None
     schedule_to_start: int | None = None
     heartbeat: int | None = None
+    retry_if: RetryIf | None = None
+    transactional: bool = False
 
 
 class ActivityDefinition(Definition):
@@ -98,7 +97,7 @@ class Activity(ActivityDefinition, Generic[P, R]):
 
 
 class SyncActivity(ActivityDefinition, Generic[P, R]):
-    """A `def` activity: runs in a thread of the engine's pool."""
+    """A `def` activity: runs in a thread, or in a killable process with `run_in="process"`."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, self.fn(*args, **kwargs))
@@ -137,6 +136,7 @@ def activity(
     heartbeat_timeout: Duration | None = None,
     queue: Queue | None = None,
     run_in: RunIn | None = None,
+    transactional: bool = False,
 ) -> ActivityDecorator: ...
 
 
@@ -151,21 +151,28 @@ def activity(
     heartbeat_timeout: Duration | None = None,
     queue: Queue | None = None,
     run_in: RunIn | None = None,
+    transactional: bool = False,
 ) -> Any:
     """Make an activity of a function: `@activity`, or `@activity("charge", retry=...)`.
 
     Options live on the definition; `ctx.execute` names what differs for one call. Durations are timedeltas or seconds.
+    `async def` runs on the engine's loop, `def` in a thread; with `run_in="process"` a `def` runs in a child process,
+    which can be killed and may crash. With `transactional` an `async def` writes its own rows, through
+    `current_activity().transaction`, in the commit of its outcome.
+
     Raises DefinitionError for a signature that cannot be recorded.
     """
     localns = sys._getframe(1).f_locals
     if callable(name):
         return _define(name, name.__name__, ActivityOptions(), None, None, localns=localns)
     options = ActivityOptions(
-        retry=None if retry is None else retry.rule,
+        retry=None if retry is None else retry.stored,
         start_to_close=_timeout("start_to_close", start_to_close),
         schedule_to_close=_timeout("schedule_to_close", schedule_to_close),
         schedule_to_start=_timeout("schedule_to_start", schedule_to_start),
         heartbeat=_timeout("heartbeat_timeout", heartbeat_timeout),
+        retry_if=None if retry is None else retry.retry_if,
+        transactional=transactional,
     )
     return lambda fn: _define(fn, name or fn.__name__, options, queue, run_in, localns=localns)
 
@@ -190,12 +197,20 @@ def _define(
     localns: dict[str, Any],
 ) -> ActivityDefinition:
     is_async = inspect.iscoroutinefunction(fn)
-    if is_async and run_in == "thread":
+    if is_async and run_in not in (None, "loop"):
         raise DefinitionError(f"activity {name!r} is async def, which runs on the loop: run_in={run_in!r} is for def")
     if not is_async and run_in == "loop":
         raise DefinitionError(f"activity {name!r} is a plain def and would block the loop: make it async def")
+    if run_in == "process" and "<locals>" in fn.__qualname__:
+        raise DefinitionError(
+            f"activity {name!r} is defined inside a function, where a child process cannot find it: move it to the "
+            "top of its module"
+        )
+    if options.transactional and not is_async:
+        raise DefinitionError(f"activity {name!r} is transactional, which needs an async def")
     kind: type[ActivityDefinition] = Activity if is_async else SyncActivity
-    return kind(fn, name, options, queue, "loop" if is_async else "thread", is_reference=is_reference, localns=localns)
+    where: RunIn = "loop" if is_async else run_in or "thread"
+    return kind(fn, name, options, queue, where, is_reference=is_reference, localns=localns)
 
 
 def _timeout(name: str, value: Duration | None) -> int | None:
@@ -205,69 +220,3 @@ def _timeout(name: str, value: Duration | None) -> int | None:
     if result <= 0:
         raise DefinitionError(f"{name} must be longer than nothing, not {value!r}")
     return result
-
-
-class ActivityContext:
-    """What the code of an activity can ask about the attempt that it is; `current_activity()` gives it."""
-
-    def __init__(
-        self,
-        *,
-        workflow_id: str,
-        run_id: str,
-        workflow_type: str,
-        name: str,
-        activity: int,
-        attempt: int,
-        scheduled_at: datetime,
-        resources: Mapping[type[Any], Any],
-    ) -> None:
-        self.workflow_id = workflow_id
-        self.run_id = run_id
-        self.name = name
-        self.attempt = attempt
-        self.scheduled_at = scheduled_at
-        self.cancel_reason: CancelReason | None = None
-        self.log = logging.LoggerAdapter(
-            logging.getLogger("derecho.activity"),
-            {
-                "workflow_id": workflow_id,
-                "run_id": run_id,
-                "workflow_type": workflow_type,
-                "activity": name,
-                "attempt": attempt,
-            },
-        )
-        self._activity = activity
-        self._resources = resources
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for all attempts and unique across runs: hand it to the outside system that must not act twice."""
-        return f"{self.run_id}:{self._activity}"
-
-    def resource(self, type: type[T]) -> T:
-        """The object that the engine was given for this type in `resources=`; raises DerechoError without one."""
-        try:
-            return cast(T, self._resources[type])
-        except KeyError:
-            known = ", ".join(sorted(cls.__qualname__ for cls in self._resources)) or "none"
-            raise DerechoError(
-                f"activity {self.name!r} asked for a resource of type {type.__qualname__}, and this engine has: "
-                f"{known}. Pass Engine(resources={{{type.__qualname__}: …}})"
-            ) from None
-
-    def cancelled(self) -> bool:
-        """Whether this attempt should end; `cancel_reason` says why."""
-        return self.cancel_reason is not None
-
-
-_current: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("derecho_activity")
-
-
-def current_activity() -> ActivityContext:
-    """The attempt that this code runs in; raises DerechoError outside an activity."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise DerechoError("current_activity() was called outside an activity") from None

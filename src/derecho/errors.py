@@ -5,6 +5,8 @@
     ├── ActivityFailed                      what a workflow sees when the author's class cannot be rebuilt
     │   ├── ActivityTimeout
     │   └── ActivityCancelled
+    ├── ProcessDied                         the child process of an activity died: one attempt has failed
+    ├── CallbackClosed                      a token that completes nothing: wrong, used, or too late
     ├── WorkflowError                       about one run: has `workflow_id` and `run_id`
     │   ├── WorkflowFailed
     │   ├── WorkflowCancelled
@@ -80,6 +82,14 @@ class ActivityTimeout(ActivityFailed):
 
 class ActivityCancelled(ActivityFailed):
     """An activity ended because its cancellation was requested."""
+
+
+class ProcessDied(DerechoError):
+    """The child process of an activity died before its attempt had ended; the message says of what."""
+
+
+class CallbackClosed(DerechoError):
+    """A token completes nothing: it is wrong, it was used before, or its run no longer waits for it."""
 
 
 class WorkflowError(DerechoError):

@@ -7,20 +7,25 @@ here.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from derecho.activity import CancelReason
-from derecho.engine.attempts import Attempt, decode_command, log_failure
+from derecho.activity import ActivityDefinition
+from derecho.activity_context import CancelReason
+from derecho.engine import outcomes
+from derecho.engine.attempts import Attempt
+from derecho.engine.heartbeats import Heartbeats
+from derecho.engine.outcomes import Outcome
+from derecho.engine.processes import Processes
+from derecho.engine.resources import Resources
 from derecho.engine.runs import PendingFact
-from derecho.errors import PayloadError
+from derecho.engine.slots import Slots
+from derecho.engine.threads import Threads
+from derecho.errors import PayloadError, ProcessDied
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, RetryActivity
-from derecho.journal.deadlines import running_until
+from derecho.journal.deadlines import claimed
 from derecho.journal.failures import to_failure
 from derecho.journal.model import ActivityRow
 
@@ -45,114 +50,141 @@ class Reservation:
             self._worker.start(attempt)
 
     def give_back(self) -> None:
-        self._worker.release(len(self._attempts))
+        for attempt in self._attempts:
+            self._worker.slots.release(1, in_process=attempt.in_process)
 
 
 class ActivityWorker:
-    """Attempts under way in this engine, at most `slots` of them."""
+    """Attempts under way in this engine, within its `slots`. All methods run on the engine's loop."""
 
-    def __init__(self, engine: "Engine", slots: int, resources: Mapping[type[Any], Any]) -> None:
+    def __init__(self, engine: "Engine", slots: Slots, resources: Resources) -> None:
         self._engine = engine
-        self._free = slots
-        self._slots = slots
-        self._resources = dict(resources)
-        self._running: dict[tuple[str, int], Attempt] = {}
-        self._slot_free = asyncio.Event()
-        self._pool = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="derecho-activity")
+        self.slots = slots
+        self.resources = resources
+        self.converter = engine.converter
+        self.client = engine.client
+        self.threads = Threads("derecho-activity")
+        self.processes = Processes(engine.converter)
+        self._watch_now = asyncio.Event()
+        self.heartbeats = Heartbeats(engine, self._watch_now.set)
+        self._running: dict[str, dict[str, Attempt]] = {}  # run id -> claim -> attempt
         self.draining = False
 
-    def __len__(self) -> int:
-        return len(self._running)
+    def running(self) -> list[Attempt]:
+        return [attempt for of_run in self._running.values() for attempt in of_run.values()]
+
+    # --- beginnings --------------------------------------------------------------------------------------------------
 
     def reserve(self, scheduled: Sequence[tuple[ActivityRow, ev.ActivityScheduled]]) -> Reservation:
         """Claim what can start here at once; the rest is committed unclaimed, for whoever comes first."""
         rows, attempts = [], []
-        registered = self._engine.registry.activities
+        engine = self._engine
         for row, command in scheduled:
-            definition = registered.get(row.name)
-            if definition is None or self._free <= 0 or self.draining:
-                rows.append(row)
-                continue
-            self._free -= 1
-            at = row.scheduled_at
-            row = replace(
-                row,
-                claim=self._engine.new_claim(),
-                worker=self._engine.incarnation,
-                started_at=at,
-                timeout_at=running_until(command, at, at, at),
-            )
+            definition = None if self.draining else engine.registry.activity(row.name, row.queue)
+            if definition is not None:
+                in_process = definition.run_in == "process"
+                if self.slots.free(in_process=in_process) > 0:
+                    self.slots.take(1, in_process=in_process)
+                    row = claimed(row, engine.new_claim(), engine.incarnation, row.scheduled_at)
+                    attempts.append(Attempt(self, row, command, definition))
             rows.append(row)
-            attempts.append(Attempt(row, command, definition, self._resources))
         return Reservation(self, rows, attempts)
 
     async def work(self) -> None:
         """Claim due activities while there are slots, for ever."""
         engine = self._engine
         while True:
-            if self._free <= 0:
-                self._slot_free.clear()
-                await self._slot_free.wait()
+            if self.slots.free(in_process=False) <= 0:
+                await self.slots.changed()
                 continue
             mark = engine.store.seen("activities")
-            asked = min(self._free, self._slots)
-            self._free -= asked
-            tokens = [engine.new_claim() for _ in range(asked)]
-            names = list(engine.registry.activities)
-            rows: list[ActivityRow] = []
-            try:
-                if names:
-                    claim = partial(engine.store.claim_activities, engine.incarnation, tokens, names)
-                    rows = await engine.persist(claim, "claim activities")
-            finally:
-                self.release(asked - len(rows))
-            for row in rows:
-                self._claimed(row)
-            if len(rows) < asked:
+            is_behind = [await self._claim(in_process=in_process) for in_process in (False, True)]
+            if not any(is_behind):
                 await engine.store.wait("activities", mark, engine.poll_interval)
 
-    def _claimed(self, row: ActivityRow) -> None:
-        definition = self._engine.registry.activities[row.name]
+    async def _claim(self, *, in_process: bool) -> bool:
+        """Claim for the free slots of one kind and start; whether there may be more."""
+        engine, slots = self._engine, self.slots
+        names = engine.registry.names(in_process=in_process)
+        asked = slots.free(in_process=in_process)
+        if not names or asked <= 0:
+            return False
+        slots.take(asked, in_process=in_process)
+        tokens = [engine.new_claim() for _ in range(asked)]
+        claim = partial(engine.store.claim_activities, engine.incarnation, tokens, names, engine.registry.queues())
+        rows: list[ActivityRow] = []
         try:
-            command = decode_command(row)
+            rows = await engine.persist(claim, "claim activities")
+        finally:
+            slots.release(asked - len(rows), in_process=in_process)
+        for row in rows:
+            self._claimed(row, engine.registry.activities[row.name])
+        return len(rows) == asked
+
+    def _claimed(self, row: ActivityRow, definition: ActivityDefinition) -> None:
+        now = self._engine.store.now()
+        outcome: Outcome
+        try:
+            attempt = Attempt(self, row, outcomes.decode_command(row), definition)
         except PayloadError as exc:
             log.exception("activity %r of run %s cannot be read", row.name, row.run_id)
-            self.release(1)
-            fact = ev.ActivityFailed(row.activity, to_failure(exc, retryable=False), self._engine.store.now())
-            attempt = Attempt(row, ev.ActivityScheduled(row.name), definition, self._resources)
-            self._end(attempt, fact, attempt.cancelled(0)[1])
-            return
-        self.start(Attempt(row, command, definition, self._resources))
+            fact = ev.ActivityFailed(row.activity, to_failure(exc, retryable=False), now)
+            outcome = fact, outcomes.cancelled(row, now)[1]
+        else:
+            if not row.cancel_requested:
+                self.start(attempt)
+                return
+            outcome = outcomes.cancelled(row, now, "cancelled before its next attempt")
+        self.slots.release(1, in_process=definition.run_in == "process")
+        self._end(row, outcome)
 
     def start(self, attempt: Attempt) -> None:
-        key = (attempt.row.run_id, attempt.row.activity)
-        self._running[key] = attempt
+        self._running.setdefault(attempt.row.run_id, {})[attempt.row.claim or ""] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._attempt(attempt))
+
+    # --- ends --------------------------------------------------------------------------------------------------------
 
     async def _attempt(self, attempt: Attempt) -> None:
         engine, row = self._engine, attempt.row
-        fact: ev.Fact | None = None
-        change: Change | None = None
+        outcome: Outcome | None = None
         try:
-            result = await attempt.run(engine.converter, self._pool)
-            fact, change = attempt.completed(result, engine.store.now(), engine.worker_id)
-        except asyncio.CancelledError:
-            if attempt.reason == "requested":
-                fact, change = attempt.cancelled(engine.store.now())
-            # lost, timed out or handed back: whoever took it away writes what there is to write
-        except Exception as exc:
-            fact, change = attempt.failed(exc, engine.store.now(), engine.worker_id)
-            log_failure(attempt, exc, due=fact is None)
+            result = await attempt.run()
+            if attempt.reason not in ("lost", "timeout"):
+                outcome = outcomes.completed(row, result, engine.store.now(), engine.worker_id)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            outcome = self._outcome_of(attempt, exc)
         finally:
-            self._running.pop((row.run_id, row.activity), None)
-            self.release(1)
-        if change is not None:
-            self._end(attempt, fact, change)
+            self._forget(attempt)
+        if outcome is not None:
+            self._end(row, outcome, attempt)
+        elif attempt.reason == "shutdown":
+            self._save_progress(attempt)
 
-    def _end(self, attempt: Attempt, fact: ev.Fact | None, change: Change) -> None:
-        engine, row = self._engine, attempt.row
+    def _outcome_of(self, attempt: Attempt, error: BaseException) -> Outcome | None:
+        """What an error means; None when whoever took the attempt away writes what there is to write."""
+        if attempt.reason in ("lost", "timeout", "shutdown"):
+            return None
+        now = self._engine.store.now()
+        if attempt.reason == "requested" and isinstance(error, (asyncio.CancelledError, ProcessDied)):
+            return outcomes.cancelled(attempt.row, now)
+        return outcomes.failed(attempt, error, now, self._engine.worker_id, self._engine.default_retry_if)
+
+    def _forget(self, attempt: Attempt) -> None:
+        attempt.has_ended = True
+        row = attempt.row
+        of_run = self._running.get(row.run_id, {})
+        of_run.pop(row.claim or "", None)
+        if not of_run:
+            self._running.pop(row.run_id, None)
+        self.slots.release(1, in_process=attempt.in_process)
+
+    def _end(self, row: ActivityRow, outcome: Outcome, attempt: Attempt | None = None) -> None:
+        engine, (fact, change) = self._engine, outcome
         if fact is None:
-            engine.submit((change,), lambda _: None)
+            last = () if attempt is None else self.heartbeats.unwritten(attempt)
+            engine.submit((*last, change), lambda _: None)
             if isinstance(change, RetryActivity):
                 engine.wake_at("activities", change.due_at)
         elif row.attempt > 1:
@@ -162,40 +194,74 @@ class ActivityWorker:
         else:
             engine.workflows.direct(row.run_id, fact, change)
 
-    def cancel(self, run_id: str, activity: int | None = None, reason: CancelReason = "requested") -> None:
-        """Stop the attempt of one activity, or all of a run's, if they run here."""
-        if activity is not None:
-            attempt = self._running.get((run_id, activity))
-            if attempt is not None:
-                attempt.cancel(reason)
-            return
-        for (running, _), attempt in list(self._running.items()):
-            if running == run_id:
+    def _save_progress(self, attempt: Attempt) -> None:
+        changes = self.heartbeats.unwritten(attempt)
+        if changes:
+            self._engine.submit(changes, lambda _: None)
+
+    # --- those that are no longer wanted -----------------------------------------------------------------------------
+
+    def cancel(
+        self, run_id: str, activity: int | None = None, reason: CancelReason = "requested", claim: str | None = None
+    ) -> None:
+        """Stop the attempts of one activity (with `claim` that one only), or all of a closed run's."""
+        for attempt in list(self._running.get(run_id, {}).values()):
+            if activity is None:
                 attempt.cancel("lost")
+            elif attempt.row.activity == activity and claim in (None, attempt.row.claim):
+                attempt.cancel(reason)
+
+    async def watch(self) -> None:
+        """Ask the store, three times per lease and after heartbeats, whether attempts are still ours and wanted."""
+        engine = self._engine
+        while True:
+            try:
+                async with asyncio.timeout(engine.lease.seconds / 3):
+                    await self._watch_now.wait()
+            except TimeoutError:
+                pass
+            self._watch_now.clear()
+            attempts = [attempt for attempt in self.running() if attempt.has_begun]
+            if not attempts:
+                continue
+            places = [(attempt.row.run_id, attempt.row.activity) for attempt in attempts]
+            found = await engine.persist(partial(engine.store.attempts, places), "look at running activities")
+            states = {(state.run_id, state.activity): state for state in found}
+            for attempt, place in zip(attempts, places, strict=True):
+                state = states.get(place)
+                if state is None or state.claim != attempt.row.claim:
+                    attempt.cancel("lost")
+                elif state.cancel_requested:
+                    attempt.cancel("requested")
 
     def abandon_all(self) -> None:
         """All claims are gone: stop the attempts, their rows are others' to judge."""
-        for attempt in list(self._running.values()):
+        for attempt in self.running():
             attempt.cancel("lost")
+
+    def last_heartbeat(self, row: ActivityRow) -> tuple[Change, ...]:
+        """The newest heartbeat of an attempt that runs here, if the store does not have it."""
+        attempt = self._running.get(row.run_id, {}).get(row.claim or "")
+        return () if attempt is None else self.heartbeats.unwritten(attempt)
 
     def look_again(self) -> None:
         """An activity became due that the store gave no hint of."""
         self._engine.store.hint("activities")
 
-    def release(self, slots: int) -> None:
-        self._free += slots
-        if self._free > 0:
-            self._slot_free.set()
-
     async def drain(self, timeout: float) -> None:
         """Let attempts end by themselves for a while, then stop them; their rows go back with the worker's lease."""
-        tasks = [attempt.task for attempt in self._running.values() if attempt.task is not None]
+        await self._wait_for_tasks(timeout)
+        for attempt in self.running():
+            attempt.cancel("shutdown")
+        await self._wait_for_tasks(1.0)
+        for attempt in self.running():
+            self._save_progress(attempt)
+            attempt.abandon()
+        await self._wait_for_tasks(1.0)
+        self.threads.close()
+        await self.processes.close()
+
+    async def _wait_for_tasks(self, timeout: float) -> None:
+        tasks = [attempt.task for attempt in self.running() if attempt.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-        left = list(self._running.values())
-        for attempt in left:
-            attempt.cancel("shutdown")
-        stopping = [attempt.task for attempt in left if attempt.task is not None]
-        if stopping:
-            await asyncio.wait(stopping, timeout=1.0)
-        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,54 +1,68 @@
-"""One attempt of an activity: decode, run, encode; and what its end means.
+"""One attempt of an activity: decode, run, encode; how it is told to stop.
 
-Nothing here commits. An attempt ends as a fact with the change that removes its row (the outcome), or as a change that
-makes the row due again (a retry).
+Where the code runs is the definition's choice: on the engine's loop, in a thread, in a child process. What an attempt's
+end means for the activity is said in `outcomes`.
 """
 
 import asyncio
 import contextvars
-import logging
-import random
-import traceback
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from derecho.activity import ActivityContext, ActivityDefinition, CancelReason, _current
-from derecho.clock import micros, to_datetime
-from derecho.errors import PayloadError, RetryAfter
+from derecho.activity import ActivityDefinition
+from derecho.activity_context import ActivityContext, CancelReason, _current
+from derecho.clock import to_datetime
+from derecho.engine.child import Call as ChildCall
+from derecho.engine.processes import function_path
+from derecho.engine.threads import Call as ThreadCall
+from derecho.errors import PayloadError
 from derecho.journal import events as ev
-from derecho.journal.changes import Change, FinishActivity, RetryActivity
-from derecho.journal.deadlines import waiting_until
-from derecho.journal.failures import Failure, cancelled_failure, to_failure
 from derecho.journal.model import ActivityRow
-from derecho.journal.payloads import Converter, Payload
-from derecho.journal.policies import ancestry, retry_at
-from derecho.journal.wire import encode_struct
+from derecho.journal.payloads import Payload
+from derecho.journal.wire import decode_payload
 
-log = logging.getLogger("derecho.activity")
+if TYPE_CHECKING:
+    from derecho.engine.activity_worker import ActivityWorker
 
-_DEFAULT_RANDOM = random.SystemRandom()
+
+class RefusedValue(Exception):
+    """Arguments or a result that do not fit: no further attempt would do better. The cause is the error."""
 
 
 class Attempt:
     """A claimed activity on its way. `row.claim` is the token that every write about it must match."""
 
-    __slots__ = ("command", "context", "definition", "reason", "row", "task")
+    __slots__ = (
+        "_call",
+        "_told",
+        "beat_at",
+        "beat_planned",
+        "command",
+        "context",
+        "definition",
+        "has_begun",
+        "has_ended",
+        "next_beat_at",
+        "reason",
+        "row",
+        "task",
+        "worker",
+    )
 
     def __init__(
-        self,
-        row: ActivityRow,
-        command: ev.ActivityScheduled,
-        definition: ActivityDefinition,
-        resources: Mapping[type[Any], Any],
+        self, worker: "ActivityWorker", row: ActivityRow, command: ev.ActivityScheduled, definition: ActivityDefinition
     ) -> None:
+        self.worker = worker
         self.row = row
         self.command = command
         self.definition = definition
         self.task: asyncio.Task[None] | None = None
         self.reason: CancelReason | None = None
+        self.has_begun = self.has_ended = False
+        self.beat_at: int | None = None  # of the newest heartbeat that the store does not have
+        self.beat_planned = False
+        self.next_beat_at = 0
+        self._call: ThreadCall | None = None
+        self._told: set[CancelReason] = set()
         self.context = ActivityContext(
             workflow_id=row.workflow_id,
             run_id=row.run_id,
@@ -57,114 +71,82 @@ class Attempt:
             activity=row.activity,
             attempt=row.attempt,
             scheduled_at=to_datetime(row.scheduled_at),
-            resources=resources,
+            converter=worker.converter,
+            beat=self._beat,
+            resources=worker.resources,
+            progress=None if row.heartbeat is None else decode_payload(row.heartbeat),
+            client=worker.client,
         )
 
+    @property
+    def in_process(self) -> bool:
+        return self.definition.run_in == "process"
+
     def cancel(self, reason: CancelReason) -> None:
-        """Ask the code to stop: a flag for all, and asyncio's cancellation for what runs on the loop."""
-        self.reason = self.context.cancel_reason = reason
+        """Tell the code to stop, once for each reason: by asyncio's cancellation, an exception in its thread, a kill.
+
+        The first reason stands, whatever else comes while the code cleans up.
+        """
+        if reason in self._told or self.has_ended:
+            return
+        self._told.add(reason)
+        self.reason = self.reason or reason
+        self.context.cancel_reason = self.reason
+        if self._call is not None:
+            self._call.interrupt()
+        elif self.task is not None and self.has_begun:
+            self.task.cancel()
+
+    def abandon(self) -> None:
+        """Stop waiting for a thread that does not stop."""
         if self.task is not None:
             self.task.cancel()
 
-    async def run(self, converter: Converter, pool: ThreadPoolExecutor) -> Payload:
-        """Call the author's function; raises what it raises, PayloadError for values that do not fit."""
-        definition = self.definition
-        args, kwargs = definition.signature.decode(self.command.input, converter)
-        token = _current.set(self.context)
+    async def run(self) -> Payload:
+        """Call the author's function; raises what it raises, and RefusedValue for values that do not fit."""
+        self.has_begun = True
+        if self.reason is not None:
+            raise asyncio.CancelledError
+        if self.in_process:
+            return await self._run_in_process()
+        signature, converter = self.definition.signature, self.worker.converter
         try:
-            if definition.run_in == "loop":
-                value = await definition.fn(*args, **kwargs)
-            else:
-                context = contextvars.copy_context()
-                value = await asyncio.get_running_loop().run_in_executor(
-                    pool, lambda: context.run(definition.fn, *args, **kwargs)
-                )
-        finally:
-            _current.reset(token)
-        return definition.signature.encode_result(value, converter)
+            args, kwargs = signature.decode(self.command.input, converter)
+        except PayloadError as exc:
+            raise RefusedValue from exc
+        _current.set(self.context)
+        fn = self.definition.fn
+        if self.definition.run_in == "loop":
+            value = await fn(*args, **kwargs)
+        else:
+            self._call = ThreadCall(lambda: fn(*args, **kwargs), contextvars.copy_context())
+            value, error = await self.worker.threads.submit(self._call)
+            if error is not None:
+                raise error
+        try:
+            return signature.encode_result(value, converter)
+        except PayloadError as exc:
+            raise RefusedValue from exc
 
-    def completed(self, result: Payload, now: int, worker: str) -> tuple[ev.Fact, Change]:
+    async def _run_in_process(self) -> Payload:
         row = self.row
-        fact = ev.ActivityCompleted(row.activity, result, now, row.attempt, row.started_at or now, worker)
-        return fact, FinishActivity(row.run_id, row.activity, row.claim)
-
-    def cancelled(self, now: int) -> tuple[ev.Fact, Change]:
-        row = self.row
-        fact = ev.ActivityCancelled(row.activity, cancelled_failure("cancelled while it ran"), now, row.attempt)
-        return fact, FinishActivity(row.run_id, row.activity, row.claim)
-
-    def failed(self, error: Exception, now: int, worker: str) -> tuple[ev.Fact | None, Change]:
-        """The outcome of a failure: a fact and the removal of the row, or no fact and a retry."""
-        retryable = not isinstance(error, PayloadError)
-        failure = to_failure(error, retryable=retryable)
-        delay = micros(error.delay) if isinstance(error, RetryAfter) else None
-        return judge(
-            self.row,
-            self.command,
-            failure,
-            now=now,
-            names=ancestry(error if not isinstance(error, RetryAfter) else error.__cause__ or error),
-            delay=delay,
-            worker=worker,
+        call = ChildCall(
+            function_path(self.definition),
+            self.command.input,
+            workflow_id=row.workflow_id,
+            run_id=row.run_id,
+            workflow_type=row.workflow_type,
+            name=row.name,
+            activity=row.activity,
+            attempt=row.attempt,
+            scheduled_at=row.scheduled_at,
+            progress=self.context._progress,
         )
+        return await self.worker.processes.run(call, self._beat_from_child)
 
+    def _beat_from_child(self, progress: Payload | None) -> None:
+        self.context._progress = progress
+        self._beat()
 
-def judge(
-    row: ActivityRow,
-    command: ev.ActivityScheduled,
-    failure: Failure,
-    *,
-    now: int,
-    worker: str = "",
-    names: list[str] | None = None,
-    delay: int | None = None,
-) -> tuple[ev.Fact | None, Change]:
-    """Ask the retry policy about a failed attempt; a timeout is the failure of an attempt like any other."""
-    due = retry_at(
-        command.retry,
-        failure,
-        attempt=row.attempt,
-        now=now,
-        random=_DEFAULT_RANDOM.random(),
-        ancestry=names,
-        delay=delay,
-        close_at=row.close_at,
-    )
-    if due is not None and row.claim is not None:
-        return None, RetryActivity(
-            row.run_id,
-            row.activity,
-            row.claim,
-            row.attempt + 1,
-            due,
-            waiting_until(command, row.scheduled_at, row.attempt + 1),
-            encode_struct(failure),
-        )
-    finish = FinishActivity(row.run_id, row.activity, row.claim)
-    started = row.started_at or now
-    if failure.kind == "timeout" and failure.timeout is not None:
-        return ev.ActivityTimedOut(row.activity, failure.timeout, failure, now, row.attempt, started), finish
-    return ev.ActivityFailed(row.activity, failure, now, row.attempt, started, worker), finish
-
-
-def decode_command(row: ActivityRow) -> ev.ActivityScheduled:
-    """The command that scheduled an activity, from its row."""
-    try:
-        return _command.decode(row.data)
-    except msgspec.DecodeError as exc:
-        raise PayloadError(f"activity {row.name!r} of run {row.run_id} cannot be read from its row: {exc}") from exc
-
-
-_command = msgspec.json.Decoder(ev.ActivityScheduled)
-
-
-def log_failure(attempt: Attempt, error: Exception, due: bool) -> None:
-    """One WARNING per failed attempt, with the run, the activity and the attempt on it."""
-    what = "will be retried" if due else "failed for good"
-    attempt.context.log.warning(
-        "activity %r %s after attempt %d: %s",
-        attempt.row.name,
-        what,
-        attempt.row.attempt,
-        "".join(traceback.format_exception_only(error)).strip(),
-    )
+    def _beat(self) -> None:
+        self.worker.heartbeats.beat(self)

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,15 +24,18 @@ from derecho.committer import Committer, Done
 from derecho.engine.activity_worker import ActivityWorker
 from derecho.engine.lease import Lease
 from derecho.engine.registry import Registry
+from derecho.engine.resources import open_resources
+from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
 from derecho.journal.changes import Receipt, RetireWorker, Transition
 from derecho.journal.model import RunRow, Topic
-from derecho.journal.payloads import Codec, Converter
+from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
+from derecho.queues import Queue
 from derecho.stores import open_store
 from derecho.workflow import WorkflowDefinition
 
@@ -48,7 +52,11 @@ class Engine:
     Args:
         store: a store, or a URL such as "sqlite:///orders.db"; then the engine opens and closes it.
         worker_id: a name for people; claims never depend on it.
-        resources: objects by type, for `current_activity().resource(T)`.
+        resources: objects by type, for `current_activity().resource(T)`; or factories of them (a function that gives
+            the object, an awaitable, a context manager), opened when the engine starts and closed when it stops.
+        queues: the queues to take work from; by default "default" and those that the definitions name.
+        max_concurrent_activities: attempts at once. max_processes: those in child processes; one per CPU by default.
+        payload_limit: bytes that one encoded value may have, 4 MiB by default.
         default_retry_policy: for activities that name none; by default 1 s doubling to 100 s, without end.
         cache_size: sleeping runs kept in memory.
         lease: seconds after which a dead engine's work is taken over.
@@ -66,27 +74,33 @@ class Engine:
         resources: Mapping[type[Any], Any] | None = None,
         default_retry_policy: RetryPolicy | None = None,
         codec: Codec | None = None,
+        queues: Sequence[Queue] | None = None,
         max_concurrent_activities: int = 100,
+        max_processes: int | None = None,
         cache_size: int = 1000,
         lease: Duration = 10.0,
         deadlock_timeout: Duration | None = 2.0,
         shutdown_timeout: Duration = 30.0,
+        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
     ) -> None:
         self._owns_store = isinstance(store, str)
         self.store: Store = open_store(store) if isinstance(store, str) else store
-        self.converter = Converter(codec)
-        self.registry = Registry(self.converter)
+        self.converter = Converter(codec, payload_limit)
+        self.registry = Registry(self.converter, queues)
         for workflow in workflows:
             self.registry.add_workflow(workflow)
         for activity in activities:
             self.registry.add_activity(activity)
-        if max_concurrent_activities < 1:
-            raise DefinitionError(f"max_concurrent_activities must be at least 1, not {max_concurrent_activities}")
+        max_processes = os.cpu_count() or 1 if max_processes is None else max_processes
+        if max_concurrent_activities < 1 or max_processes < 1:
+            raise DefinitionError("max_concurrent_activities and max_processes must be at least 1")
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}"
         self.incarnation = secrets.token_hex(16)
-        self.default_retry = (default_retry_policy or RetryPolicy()).rule
+        default_retry_policy = default_retry_policy or RetryPolicy()
+        self.default_retry, self.default_retry_if = default_retry_policy.stored, default_retry_policy.retry_if
         self._resources = dict(resources or {})
-        self._slots = max_concurrent_activities
+        self._opened = AsyncExitStack()
+        self._slots = max_concurrent_activities, max_processes
         self._cache_size = cache_size
         self._lease_seconds = _seconds("lease", lease)
         self._deadlock_timeout = None if deadlock_timeout is None else _seconds("deadlock_timeout", deadlock_timeout)
@@ -102,10 +116,19 @@ class Engine:
     def register_workflow(self, workflow: WorkflowDefinition) -> None:
         """Add a workflow; before the engine runs, or while it does."""
         self.registry.add_workflow(workflow)
+        self._registered()
+
+    def _registered(self) -> None:
+        """Tell the others what this engine serves now, and look for work of the new kind."""
+        if self._running:
+            self._tasks.append(asyncio.create_task(self.lease.register()))
+            self.store.hint("runs")
+            self.store.hint("activities")
 
     def register_activity(self, activity: ActivityDefinition) -> None:
         """Add an activity; before the engine runs, or while it does."""
         self.registry.add_activity(activity)
+        self._registered()
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -158,13 +181,19 @@ class Engine:
         if self._running:
             raise DefinitionError("this engine is running already: make another Engine on the same store")
         await self.store.open()
+        try:
+            resources = await open_resources(self._resources, self._opened)
+        except BaseException:
+            await self._opened.aclose()
+            raise
         self._running = True
         self.incarnation = secrets.token_hex(16)
         self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
-        self.activities = ActivityWorker(self, self._slots, self._resources)
+        self.activities = ActivityWorker(self, Slots(*self._slots), resources)
         self.lease = Lease(self, self._lease_seconds)
         await self.lease.take()
-        work = (self.workflows.work, self.activities.work, TimerWorker(self).work, TimeoutWorker(self).work)
+        activities = (self.activities.work, self.activities.watch)
+        work = (self.workflows.work, *activities, TimerWorker(self).work, TimeoutWorker(self).work)
         self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
         log.info("engine %s works on %s", self.worker_id, self.store.url)
 
@@ -183,6 +212,7 @@ class Engine:
         await self.committer.close(timeout=5.0)
         self.lease.stop()
         await self.client.close()
+        await self._opened.aclose()
         if self._owns_store:
             await self.store.close()
         log.info("engine %s has stopped", self.worker_id)

@@ -1,18 +1,24 @@
-"""What an engine can do: its workflows by type and version, its activities by name."""
+"""What an engine can do: its workflows by type and version, its activities by name, the queues that it serves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from derecho.activity import ActivityDefinition
 from derecho.errors import DefinitionError
 from derecho.journal.payloads import Converter
+from derecho.queues import Queue
 from derecho.workflow import WorkflowDefinition
 
 
 class Registry:
-    """Definitions whose types the engine's codec has been asked about, so that an impossible one fails at once."""
+    """Definitions whose types the engine's codec has been asked about, so that an impossible one fails at once.
 
-    def __init__(self, converter: Converter) -> None:
+    The queues are those that the definitions name, and "default"; `queues` narrows that.
+    """
+
+    def __init__(self, converter: Converter, queues: Sequence[Queue] | None = None) -> None:
         self.converter = converter
+        self._narrowed = None if queues is None else frozenset(queue.name for queue in queues)
+        self._named = frozenset({"default"})
         self.workflows: dict[str, dict[int, WorkflowDefinition]] = {}
         self.activities: dict[str, ActivityDefinition] = {}
 
@@ -20,14 +26,17 @@ class Registry:
         if not isinstance(workflow, WorkflowDefinition):
             raise DefinitionError(f"workflows= takes what @derecho.workflow made, not {workflow!r}")
         _refuse_reference(workflow, workflow.is_reference)
-        versions = self.workflows.setdefault(workflow.name, {})
+        versions = self.workflows.get(workflow.name, {})
         if versions.get(workflow.version, workflow) is not workflow:
             raise DefinitionError(
                 f"two workflows are registered as {workflow.name!r}, version {workflow.version}: rename one, "
                 "or give the newer one another version"
             )
         workflow.signature.check(self.converter)
-        versions[workflow.version] = workflow
+        if self._narrowed is None or workflow.queue_name in self._narrowed:
+            versions = self.workflows.setdefault(workflow.name, {})
+            versions[workflow.version] = workflow
+        self._named |= {workflow.queue_name}
 
     def add_activity(self, activity: ActivityDefinition) -> None:
         if not isinstance(activity, ActivityDefinition):
@@ -37,6 +46,19 @@ class Registry:
             raise DefinitionError(f"two activities are registered as {activity.name!r}: rename one")
         activity.signature.check(self.converter)
         self.activities[activity.name] = activity
+        self._named |= {activity.queue_name}
+
+    def queues(self) -> frozenset[str]:
+        """The queues from which this engine takes activities."""
+        return self._named if self._narrowed is None else self._narrowed
+
+    def activity(self, name: str, queue: str) -> ActivityDefinition | None:
+        """The code for an activity on this queue, if this engine may run it."""
+        return self.activities.get(name) if queue in self.queues() else None
+
+    def names(self, *, in_process: bool) -> list[str]:
+        """The activities that run in child processes, or all others."""
+        return [name for name, found in self.activities.items() if (found.run_in == "process") is in_process]
 
     def find(self, workflow_type: str, version: int) -> WorkflowDefinition | str:
         """The code for a run, or why there is none here."""
@@ -51,7 +73,8 @@ class Registry:
 
     def serves(self) -> list[str]:
         """What goes into the worker row, so that a run can say that nobody serves what it waits for."""
-        return [f"workflow:{name}" for name in self.workflows] + [f"activity:{name}" for name in self.activities]
+        served = [f"workflow:{name}" for name in self.workflows] + [f"activity:{name}" for name in self.activities]
+        return served + [f"queue:{name}" for name in sorted(self.queues())]
 
 
 def _names(names: Iterable[str]) -> str:

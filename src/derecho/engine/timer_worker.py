@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from derecho.clock import SECOND
-from derecho.engine.attempts import decode_command, judge
+from derecho.engine.outcomes import TIMEOUT_NAMES, Verdict, decode_command, judge
 from derecho.errors import PayloadError, StoreError
 from derecho.journal import events as ev
 from derecho.journal.changes import (
@@ -113,15 +113,17 @@ class TimeoutWorker:
         except PayloadError:
             command = ev.ActivityScheduled(row.name)
         last = _failure.decode(row.last_failure) if row.last_failure else None
-        fact, change = judge(row, command, self._failure(item, command, last, now), now=now)
-        transition: tuple[Change, ...] = (change,)
+        # The death of a worker costs one attempt, whatever the policy says of classes, and no pause.
+        verdict = Verdict(self._failure(item, command, last, now), TIMEOUT_NAMES, delay=0 if item.lost else None)
+        fact, change = judge(row, command, verdict, now=now)
+        transition: tuple[Change, ...] = (*engine.activities.last_heartbeat(row), change)
         if fact is not None:
             transition = (change, Deliver(NewMessage(encode_struct(fact)), run_id=row.run_id, drop=True))
         self._judging.add(key)
 
         def done(result: Result | StoreError) -> None:
             self._judging.discard(key)
-            engine.activities.cancel(row.run_id, row.activity, "timeout")
+            engine.activities.cancel(row.run_id, row.activity, "timeout", row.claim)
             if isinstance(change, RetryActivity):
                 engine.wake_at("activities", change.due_at)
 

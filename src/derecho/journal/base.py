@@ -13,7 +13,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag=_snake):
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag=_snake):
     """The base of all events."""
 
 

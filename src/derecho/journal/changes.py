@@ -28,14 +28,14 @@ Reason: TypeAlias = Literal[
 ]
 
 
-class Conflict(msgspec.Struct, frozen=True):
+class Conflict(msgspec.Struct, frozen=True, gc=False):
     """Why a transition had no effect at all."""
 
     reason: Reason
     detail: str = ""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A transition took effect. `delivered` has (run id, message number, claimed) for each `Deliver`, in order.
 
     The number is 0 for a message that was dropped, or whose key had been delivered before; `claimed` says whether the
@@ -49,14 +49,14 @@ class Receipt(msgspec.Struct, frozen=True):
 Result: TypeAlias = Receipt | Conflict
 
 
-class NewMessage(msgspec.Struct, frozen=True):
+class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A fact for an inbox, as JSON. At most one message with the same `key` enters the runs of one chain."""
 
     data: str
     key: str | None = None
 
 
-class CreateRun(msgspec.Struct, frozen=True):
+class CreateRun(msgspec.Struct, frozen=True, gc=False):
     """Open a run with its first messages (the first is `WorkflowStarted`).
 
     Conflicts: "already_running" when the workflow id has an open run; "superseded" when `expect_latest` is given and
@@ -72,7 +72,7 @@ class CreateRun(msgspec.Struct, frozen=True):
     acceptance: "Deliver | None" = None
 
 
-class Advance(msgspec.Struct, frozen=True):
+class Advance(msgspec.Struct, frozen=True, gc=False):
     """Append one workflow task and say how the run waits.
 
     Conflicts: "not_found"; "closed"; "moved" unless the run's head equals `seen`; "claimed" unless its claim equals
@@ -96,7 +96,7 @@ class Advance(msgspec.Struct, frozen=True):
     continues: bool = False
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Put a message into the inbox of a run (`run_id`) or of the open run of a workflow id.
 
     Conflicts: "not_found", "closed" or "full" (more than `limit` unread). With `undelivered`, that message is delivered
@@ -117,7 +117,7 @@ class Deliver(msgspec.Struct, frozen=True):
     undelivered: NewMessage | None = None
 
 
-class BlockRun(msgspec.Struct, frozen=True):
+class BlockRun(msgspec.Struct, frozen=True, gc=False):
     """Mark a run as blocked and let it go until `retry_at`; its crashes are forgotten. Conflicts like `Advance`."""
 
     run_id: str
@@ -127,7 +127,7 @@ class BlockRun(msgspec.Struct, frozen=True):
     retry_at: int
 
 
-class ReleaseRun(msgspec.Struct, frozen=True):
+class ReleaseRun(msgspec.Struct, frozen=True, gc=False):
     """Give a claim back, work undone. Conflicts: "claimed" unless `claim` is the run's; "not_found"; "closed".
 
     The run is ready at once; with `ready=False` only if it has unread messages, else asleep."""
@@ -137,20 +137,20 @@ class ReleaseRun(msgspec.Struct, frozen=True):
     ready: bool = True
 
 
-class RequestTerminate(msgspec.Struct, frozen=True):
+class RequestTerminate(msgspec.Struct, frozen=True, gc=False):
     """Ask whoever comes first to close this run at once. No conflict: a closed or unknown run is left alone."""
 
     run_id: str
     reason: str
 
 
-class ScheduleActivity(msgspec.Struct, frozen=True):
+class ScheduleActivity(msgspec.Struct, frozen=True, gc=False):
     """Add an activity row, unclaimed or already claimed by the engine that commits it. Never conflicts by itself."""
 
     row: ActivityRow
 
 
-class RetryActivity(msgspec.Struct, frozen=True):
+class RetryActivity(msgspec.Struct, frozen=True, gc=False):
     """End an attempt and make the activity due again; one whose cancellation was requested is due at once, so that
     whoever claims it can end it. Conflicts: "not_found" unless claimed by `claim`."""
 
@@ -163,7 +163,7 @@ class RetryActivity(msgspec.Struct, frozen=True):
     last_failure: str | None
 
 
-class FinishActivity(msgspec.Struct, frozen=True):
+class FinishActivity(msgspec.Struct, frozen=True, gc=False):
     """Remove an activity that has its outcome. Conflicts: "not_found" unless its claim is `claim` (None: nobody's)."""
 
     run_id: str
@@ -171,7 +171,7 @@ class FinishActivity(msgspec.Struct, frozen=True):
     claim: str | None
 
 
-class CancelActivity(msgspec.Struct, frozen=True):
+class CancelActivity(msgspec.Struct, frozen=True, gc=False):
     """The workflow no longer wants it. A claimed activity is flagged; an unclaimed one is removed and `message`, if
     any, goes to its run. Never conflicts: an activity that is gone has its outcome under way."""
 
@@ -180,7 +180,7 @@ class CancelActivity(msgspec.Struct, frozen=True):
     message: NewMessage | None = None
 
 
-class Heartbeat(msgspec.Struct, frozen=True):
+class Heartbeat(msgspec.Struct, frozen=True, gc=False):
     """Store progress and push the heartbeat deadline. Conflicts: "not_found" unless claimed by `claim`."""
 
     run_id: str
@@ -190,13 +190,13 @@ class Heartbeat(msgspec.Struct, frozen=True):
     timeout_at: int | None
 
 
-class ScheduleTimer(msgspec.Struct, frozen=True):
+class ScheduleTimer(msgspec.Struct, frozen=True, gc=False):
     """Add a timer. Never conflicts by itself."""
 
     row: TimerRow
 
 
-class DropTimer(msgspec.Struct, frozen=True):
+class DropTimer(msgspec.Struct, frozen=True, gc=False):
     """Remove a timer: it fires (`must_exist`: conflicts with "not_found" when it is gone) or is cancelled."""
 
     run_id: str
@@ -204,26 +204,26 @@ class DropTimer(msgspec.Struct, frozen=True):
     must_exist: bool = False
 
 
-class RegisterWorker(msgspec.Struct, frozen=True):
+class RegisterWorker(msgspec.Struct, frozen=True, gc=False):
     """Add an engine to the live ones, or replace what it serves."""
 
     row: WorkerRow
 
 
-class RenewWorker(msgspec.Struct, frozen=True):
+class RenewWorker(msgspec.Struct, frozen=True, gc=False):
     """Push an engine's lease. Conflicts: "not_found" when it was declared dead; all its claims are gone then."""
 
     worker: str
     lease_until: int
 
 
-class RetireWorker(msgspec.Struct, frozen=True):
+class RetireWorker(msgspec.Struct, frozen=True, gc=False):
     """An engine leaves: its runs are ready and its activities due at once, the same attempt. Never conflicts."""
 
     worker: str
 
 
-class BuryWorker(msgspec.Struct, frozen=True):
+class BuryWorker(msgspec.Struct, frozen=True, gc=False):
     """An engine is dead: its runs are ready at once with one crash more. Its activities stay for the timeout worker.
 
     Conflicts: "not_found" unless it is registered and its lease has run out."""
@@ -231,7 +231,7 @@ class BuryWorker(msgspec.Struct, frozen=True):
     worker: str
 
 
-class ForgetRun(msgspec.Struct, frozen=True):
+class ForgetRun(msgspec.Struct, frozen=True, gc=False):
     """Remove a closed run and its history. Conflicts: "not_found"; "claimed" when it is open."""
 
     run_id: str

@@ -4,11 +4,50 @@
 *heartbeat*: silence in one attempt, retryable. *schedule-to-close*: the whole budget with all retries, final.
 """
 
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
 from derecho.errors import TimeoutKind
 from derecho.journal.events import ActivityScheduled
+from derecho.journal.model import ActivityRow
 
 
-def close_at(command: ActivityScheduled, scheduled_at: int) -> int | None:
+class Bounds(Protocol):
+    """What bounds one attempt, in microseconds: an `ActivityScheduled` has it."""
+
+    @property
+    def start_to_close(self) -> int | None: ...
+
+    @property
+    def heartbeat(self) -> int | None: ...
+
+    @property
+    def schedule_to_close(self) -> int | None: ...
+
+
+class _Bounds(msgspec.Struct, frozen=True):
+    """What an activity's row has of them; all else in it is skipped, however large."""
+
+    start_to_close: int | None = None
+    heartbeat: int | None = None
+    schedule_to_close: int | None = None
+
+
+_bounds = msgspec.json.Decoder(_Bounds)
+
+
+def claimed(row: ActivityRow, claim: str, worker: str, at: int) -> ActivityRow:
+    """The row once a worker has claimed it: an attempt begins, and with it the deadlines of that attempt."""
+    try:
+        timeout_at = running_until(_bounds.decode(row.data), row.scheduled_at, at, at)
+    except msgspec.DecodeError:
+        timeout_at = row.close_at  # the engine will say what is wrong with it
+    return replace(row, claim=claim, worker=worker, started_at=at, timeout_at=timeout_at)
+
+
+def close_at(command: Bounds, scheduled_at: int) -> int | None:
     return None if command.schedule_to_close is None else scheduled_at + command.schedule_to_close
 
 
@@ -20,7 +59,7 @@ def waiting_until(command: ActivityScheduled, scheduled_at: int, attempt: int) -
     return _earliest(start, close_at(command, scheduled_at))
 
 
-def running_until(command: ActivityScheduled, scheduled_at: int, started_at: int, beat_at: int) -> int | None:
+def running_until(command: Bounds, scheduled_at: int, started_at: int, beat_at: int) -> int | None:
     """`timeout_at` of a claimed activity that last gave a sign at `beat_at`."""
     end = None if command.start_to_close is None else started_at + command.start_to_close
     beat = None if command.heartbeat is None else beat_at + command.heartbeat

@@ -8,7 +8,7 @@ from derecho.journal.failures import Failure
 from derecho.journal.payloads import Payload
 
 
-class ParentLink(msgspec.Struct, frozen=True, omit_defaults=True):
+class ParentLink(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The run that started this one as its child, and the event in its history that says so."""
 
     workflow_id: str

@@ -28,7 +28,7 @@ _MAX_CAUSES = 10
 Kind = Literal["error", "timeout", "cancelled"]
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An exception as stored. `type` is "module:qualname"; `args` and `attributes` hold only what JSON can say."""
 
     type: str

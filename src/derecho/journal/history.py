@@ -21,7 +21,7 @@ _BOUNDARIES = {"workflow_task_completed", "workflow_terminated"}
 _FIELDS = {cls.__struct_config__.tag: cls.__struct_fields__ for cls in get_args(AnyEvent)}
 
 
-class RecordedTask(msgspec.Struct, frozen=True):
+class RecordedTask(msgspec.Struct, frozen=True, gc=False):
     """One workflow task: `events` are positions in the history from `first_event` on, all recorded at `at`."""
 
     task: int

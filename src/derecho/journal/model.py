@@ -110,6 +110,15 @@ class ActivityRow(msgspec.Struct, frozen=True):
     cancel_requested: bool = False
 
 
+class AttemptState(msgspec.Struct, frozen=True):
+    """What an engine must know of an activity that it runs: whose it is now, and whether it is still wanted."""
+
+    run_id: str
+    activity: int
+    claim: str | None
+    cancel_requested: bool
+
+
 class TimerRow(msgspec.Struct, frozen=True):
     """A pending timer. It fires by `DropTimer` and `Deliver` in one transition."""
 

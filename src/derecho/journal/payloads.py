@@ -20,7 +20,7 @@ DEFAULT_PAYLOAD_LIMIT = 4 * 1024 * 1024
 NO_JSON = msgspec.Raw()
 
 
-class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
+class Payload(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One encoded value: `json` when the encoding is "json", else `data`."""
 
     json: msgspec.Raw = NO_JSON

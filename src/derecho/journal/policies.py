@@ -5,7 +5,7 @@ that the interval before it never decreases.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -24,6 +24,7 @@ class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
     jitter: float = 0.2
     retry_on: tuple[str, ...] = ("builtins:Exception",)
     give_up_on: tuple[str, ...] = ()
+    has_predicate: bool = False
 
 
 class RetryPolicy:
@@ -36,9 +37,11 @@ class RetryPolicy:
         max_attempts: all attempts counted, the first too; None is no limit.
         jitter: each wait is spread evenly over ± this share of itself, 0 to 1.
         retry_on: exception classes to retry. give_up_on: classes not to retry; it wins.
+        retry_if: asked about every error that the classes would have retried. It is code, not data, so it belongs to
+            the policy of an activity's definition or of the engine, never to that of a single call.
     """
 
-    __slots__ = ("rule",)
+    __slots__ = ("retry_if", "stored")
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class RetryPolicy:
         jitter: float = 0.2,
         retry_on: tuple[type[Exception], ...] = (Exception,),
         give_up_on: tuple[type[Exception], ...] = (),
+        retry_if: Callable[[Exception], bool] | None = None,
     ) -> None:
         if not (math.isfinite(backoff_coefficient) and backoff_coefficient >= 1):
             raise DefinitionError(f"RetryPolicy: backoff_coefficient must be at least 1, not {backoff_coefficient!r}")
@@ -60,7 +64,8 @@ class RetryPolicy:
         initial, maximum = micros(initial_interval), micros(max_interval)
         if initial < 0 or maximum < 0:
             raise DefinitionError("RetryPolicy: intervals cannot be negative")
-        self.rule = RetryRule(
+        self.retry_if = retry_if
+        self.stored = RetryRule(
             initial=initial,
             coefficient=float(backoff_coefficient),
             maximum=maximum,
@@ -68,7 +73,17 @@ class RetryPolicy:
             jitter=jitter,
             retry_on=_paths("retry_on", retry_on),
             give_up_on=_paths("give_up_on", give_up_on),
+            has_predicate=retry_if is not None,
         )
+
+    @property
+    def rule(self) -> RetryRule:
+        """The policy as data, for a single call; raises DefinitionError when part of it is code."""
+        if self.retry_if is not None:
+            raise DefinitionError(
+                "RetryPolicy: retry_if cannot be recorded with a single call: give it to the activity's definition"
+            )
+        return self.stored
 
     @classmethod
     def none(cls) -> "RetryPolicy":
@@ -76,13 +91,13 @@ class RetryPolicy:
         return cls(max_attempts=1)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RetryPolicy) and self.rule == other.rule
+        return isinstance(other, RetryPolicy) and (self.stored, self.retry_if) == (other.stored, other.retry_if)
 
     def __hash__(self) -> int:
-        return hash((self.rule.initial, self.rule.coefficient, self.rule.maximum, self.rule.attempts))
+        return hash((self.stored.initial, self.stored.coefficient, self.stored.maximum, self.stored.attempts))
 
     def __repr__(self) -> str:
-        return f"RetryPolicy({self.rule!r})"
+        return f"RetryPolicy({self.stored!r})"
 
 
 def _paths(name: str, classes: Iterable[type[Exception]]) -> tuple[str, ...]:
@@ -123,7 +138,7 @@ def retry_at(
     Args:
         ancestry: "module:qualname" of the exception's class and its bases, where the class was at hand; without it the
             failure's own class name decides, and `Exception` in `retry_on` matches everything.
-        delay: what a `RetryAfter` asked for, in microseconds; it replaces the backoff.
+        delay: what a `RetryAfter` asked for, in microseconds; it replaces the backoff and the question of the class.
         close_at: the schedule-to-close deadline; an attempt that could only start after it is not made.
     """
     if rule is None or not failure.retryable:
@@ -131,7 +146,7 @@ def retry_at(
     if rule.attempts is not None and attempt >= rule.attempts:
         return None
     names = set(ancestry) if ancestry is not None else {failure.type, "builtins:Exception"}
-    if names & set(rule.give_up_on) or not names & set(rule.retry_on):
+    if delay is None and (names & set(rule.give_up_on) or not names & set(rule.retry_on)):
         return None
     due = min(FOREVER, now + (backoff(rule, attempt, random) if delay is None else max(0, delay)))
     return None if close_at is not None and due >= close_at else due

@@ -13,6 +13,7 @@ import msgspec
 from derecho.journal.changes import Result, Transition
 from derecho.journal.model import (
     ActivityRow,
+    AttemptState,
     ClaimedRun,
     Message,
     OverdueActivity,
@@ -77,8 +78,17 @@ class Store(Protocol):
         whatever the type: runs with a request to terminate.
         """
 
-    async def claim_activities(self, worker: str, claims: Sequence[str], names: Collection[str]) -> list[ActivityRow]:
-        """Take up to `len(claims)` unclaimed activities of these names that are due, longest due first."""
+    async def claim_activities(
+        self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
+    ) -> list[ActivityRow]:
+        """Take up to `len(claims)` unclaimed activities that are due, longest due first.
+
+        Only those of these names on these queues. An attempt begins with the claim, so its deadlines do, too: the rows
+        are stored and given as `derecho.journal.deadlines.claimed` says.
+        """
+
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+        """How the activities with these run ids and event ids stand; those that have their outcome are left out."""
 
     async def due_timers(self, limit: int) -> DueTimers:
         """Look at timers that are due; takes nothing (a look that deleted would lose timers in a crash)."""

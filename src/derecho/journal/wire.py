@@ -13,6 +13,7 @@ import msgspec
 
 from derecho.errors import PayloadError, StoreError
 from derecho.journal.events import AnyEvent, Fact
+from derecho.journal.payloads import Payload
 
 FORMAT = 1
 """Version of the journal's and the export's format; raised only when an old reader would go wrong."""
@@ -21,6 +22,7 @@ FIRST_DIGEST = ""
 
 _encoder = msgspec.json.Encoder()
 _events = msgspec.json.Decoder(list[AnyEvent])
+_payload = msgspec.json.Decoder(Payload)
 _fact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Fact)
 
 
@@ -55,6 +57,14 @@ def decode_fact(data: str) -> Fact:
         return _fact.decode(data)  # type: ignore[no-any-return]  # msgspec cannot type a union's decoder
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise PayloadError(f"a message in the inbox cannot be read: {exc}") from exc
+
+
+def decode_payload(data: str) -> Payload:
+    """A payload that stands alone in a column, such as a heartbeat's progress."""
+    try:
+        return _payload.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise PayloadError(f"a stored payload cannot be read: {exc}") from exc
 
 
 def chain(previous: str, task: int, at: int, data: str) -> str:

@@ -12,7 +12,7 @@ from derecho.journal.wire import HistoryRow, chain, encode_events, encode_struct
 from derecho.runtime.loop import RUNTIME_VERSION
 
 
-class RunIdentity(msgspec.Struct, frozen=True):
+class RunIdentity(msgspec.Struct, frozen=True, gc=False):
     """What never changes about a run. `parent` is the run id of the parent and the event that scheduled this child."""
 
     workflow_id: str

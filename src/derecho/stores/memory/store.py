@@ -32,9 +32,11 @@ from derecho.journal.changes import (
     ScheduleTimer,
     Transition,
 )
+from derecho.journal.deadlines import claimed
 from derecho.journal.model import (
     CLAIMED,
     ActivityRow,
+    AttemptState,
     ClaimedRun,
     Message,
     OverdueActivity,
@@ -165,18 +167,30 @@ class MemoryStore:
             queues[tables.runs[run_id].workflow_type].add(at, run_id)
         return doomed + [run_id for (_, run_id), _ in found[:limit]]
 
-    async def claim_activities(self, worker: str, claims: Sequence[str], names: Collection[str]) -> list[ActivityRow]:
+    async def claim_activities(
+        self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
+    ) -> list[ActivityRow]:
         with self._lock:
             tables, now = self._tables, self.now()
             if worker not in tables.workers:
                 return []
             taken: list[ActivityRow] = []
-            due = take([tables.due[name] for name in set(names) if name in tables.due], now, len(claims))
+            tables.touched.clear()
+            kinds = [(queue, name) for queue in set(queues) for name in set(names)]
+            due = take([tables.due[kind] for kind in kinds if kind in tables.due], now, len(claims))
             for claim, (_, (run_id, activity)) in zip(claims, due, strict=False):
-                row = replace(tables.activities[run_id][activity], claim=claim, worker=worker, started_at=now)
+                row = claimed(tables.activities[run_id][activity], claim, worker, now)
                 tables.activities[run_id][activity] = row
+                tables.watch_deadline(row)
                 taken.append(row)
-            return taken
+            touched = tuple(tables.touched)
+        self._hints.bump(touched)
+        return taken
+
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+        with self._lock:
+            rows = [row for place in places if (row := self._tables.activity(place)) is not None]
+            return [AttemptState(row.run_id, row.activity, row.claim, row.cancel_requested) for row in rows]
 
     async def due_timers(self, limit: int) -> DueTimers:
         with self._lock:

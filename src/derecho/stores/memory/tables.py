@@ -44,7 +44,7 @@ class Tables:
         self.lost: dict[Place, None] = {}  # activities of dead workers
         self.ready: dict[str, InstantQueue[str]] = {}  # by workflow type
         self.suspects: dict[str, InstantQueue[str]] = {}  # ready too, but a worker has died of them; by workflow type
-        self.due: dict[str, InstantQueue[Place]] = {}  # by activity name
+        self.due: dict[tuple[str, str], InstantQueue[Place]] = {}  # by queue and activity name
         self.timer_queue: InstantQueue[Place] = InstantQueue(self._timer_holds)
         self.timeout_queue: InstantQueue[Place] = InstantQueue(self._timeout_holds)
 
@@ -99,13 +99,17 @@ class Tables:
         place = (row.run_id, row.activity)
         self.put(self.inner(self.activities, row.run_id), row.activity, row)
         if row.claim is None:
-            queue = self.due.get(row.name)
+            kind = (row.queue, row.name)
+            queue = self.due.get(kind)
             if queue is None:
-                queue = self.due[row.name] = InstantQueue(self._due_holds)
+                queue = self.due[kind] = InstantQueue(self._due_holds)
             queue.add(row.due_at, place)
             self.touched.add("activities")
+        self.watch_deadline(row)
+
+    def watch_deadline(self, row: ActivityRow) -> None:
         if row.timeout_at is not None:
-            self.timeout_queue.add(row.timeout_at, place)
+            self.timeout_queue.add(row.timeout_at, (row.run_id, row.activity))
             if row.timeout_at < self.horizon["timeouts"]:
                 self.touched.add("timers")
 

@@ -53,7 +53,7 @@ def retry_activity(tables: Tables, change: RetryActivity) -> None:
             worker=None,
             started_at=None,
             attempt=change.attempt,
-            due_at=change.due_at,
+            due_at=tables.now if row.cancel_requested else change.due_at,
             timeout_at=change.timeout_at,
             last_failure=change.last_failure,
         )
