@@ -10,10 +10,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from derecho.errors import StoreError, StoreUnavailable
-from derecho.journal.changes import Result, Transition
+from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.store import Store
 
 log = logging.getLogger("derecho.committer")
@@ -26,18 +25,32 @@ _CLIENT_PATIENCE = 30.0
 Done = Callable[[Result | StoreError], None]
 
 
-class Item(NamedTuple):
-    transition: Transition
-    done: Done
-    give_up_at: float | None
-    """Loop time after which an unknown outcome is reported; None: never, the engine's own work is repeated for ever."""
+class Item:
+    """A transition on its way.
+
+    `give_up_at`: loop time after which an unknown outcome is reported; None: never, the engine's own work is repeated
+    for ever. `uncertain`: it was sent once without an answer.
+    """
+
+    __slots__ = ("done", "give_up_at", "transition", "uncertain")
+
+    def __init__(self, transition: Transition, done: Done, give_up_at: float | None) -> None:
+        self.transition = transition
+        self.done = done
+        self.give_up_at = give_up_at
+        self.uncertain = False
 
 
 class Committer:
-    """One per process and store. Callbacks run on the loop, after the commit is known, in the order of submission."""
+    """One per process and store. Callbacks run on the loop, after the commit is known, in the order of submission.
 
-    def __init__(self, store: Store) -> None:
+    `on_uncertain` gets each transition that turned out to have been applied (or to conflict) only after an answer to it
+    had been lost: what its first sending claimed is nobody's knowledge.
+    """
+
+    def __init__(self, store: Store, on_uncertain: Callable[[Transition], None] | None = None) -> None:
         self.store = store
+        self._on_uncertain = on_uncertain
         self.commits = 0
         self.transitions = 0
         self._queue: deque[Item] = deque()
@@ -103,6 +116,9 @@ class Committer:
             try:
                 results = await self.store.commit([item.transition for item in batch])
             except StoreUnavailable as exc:
+                if exc.outcome == "unknown":
+                    for item in batch:
+                        item.uncertain = True
                 batch = self._still_patient(batch, exc)
                 if batch:
                     log.warning("commit of %d transitions will be repeated in %.2f s: %s", len(batch), pause, exc)
@@ -121,6 +137,8 @@ class Committer:
                 self.transitions += len(batch)
                 for item, result in zip(batch, results, strict=True):
                     _tell(item, result)
+                    if item.uncertain and self._on_uncertain is not None and not _is_fresh(result):
+                        self._on_uncertain(item.transition)
                 return
 
     def _still_patient(self, batch: list[Item], error: StoreUnavailable) -> list[Item]:
@@ -133,6 +151,11 @@ class Committer:
             else:
                 _tell(item, error)
         return rest
+
+
+def _is_fresh(result: Result) -> bool:
+    """Whether this very sending took effect."""
+    return isinstance(result, Receipt) and not result.repeated
 
 
 def _tell(item: Item, result: Result | StoreError) -> None:
