@@ -23,6 +23,7 @@ from derecho.clock import SECOND, Duration, micros
 from derecho.committer import Committer, Done
 from derecho.engine.activity_worker import ActivityWorker
 from derecho.engine.lease import Lease
+from derecho.engine.outcomes import hand_back
 from derecho.engine.registry import Registry
 from derecho.engine.resources import open_resources
 from derecho.engine.slots import Slots
@@ -30,7 +31,7 @@ from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
-from derecho.journal.changes import Receipt, RetireWorker, Transition
+from derecho.journal.changes import CreateRun, Deliver, Receipt, ReleaseRun, RetireWorker, ScheduleActivity, Transition
 from derecho.journal.model import RunRow, Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
@@ -106,7 +107,7 @@ class Engine:
         self._deadlock_timeout = None if deadlock_timeout is None else _seconds("deadlock_timeout", deadlock_timeout)
         self._shutdown_timeout = micros(shutdown_timeout) / SECOND
         self.poll_interval = min(1.0, self._lease_seconds / 4)
-        self.committer = Committer(self.store)
+        self.committer = Committer(self.store, self._release_uncertain)
         self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
         self._claims = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -271,6 +272,20 @@ class Engine:
         self.workflows.abandon_all()
         self.submit((RetireWorker(old),), lambda _: None)
         self._tasks.append(asyncio.create_task(self.lease.register()))
+
+    def _release_uncertain(self, transition: Transition) -> None:
+        """An answer was lost, so claims that were made on the way may be held without our knowing: give them back."""
+        for change in transition:
+            claim, run_id = None, None
+            if isinstance(change, CreateRun):
+                claim, run_id = change.row.claim, change.row.run_id
+            elif isinstance(change, Deliver):
+                run = self.workflows.runs.find(change.workflow_id or "")
+                claim, run_id = change.claim, change.run_id or (run.identity.run_id if run is not None else None)
+            elif isinstance(change, ScheduleActivity) and change.row.claim is not None:
+                self.submit((hand_back(change.row, self.store.now()),), lambda _: None)
+            if claim is not None and run_id is not None:
+                self.submit((ReleaseRun(run_id, claim),), lambda _: None)
 
     # --- for the client (see client.Host) ----------------------------------------------------------------------------
 
