@@ -9,8 +9,8 @@ The weather is bad: calls are now and then slow, and some first calls of a key f
 
 import argparse
 import json
+import os
 import random
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -111,7 +111,8 @@ def make_server(ledger: Ledger, seed: int | None) -> Server:
 
 def stop_at_end_of_input(server: Server) -> None:
     """Whoever started this process holds its standard input; when that one is gone, so is this."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):
+        pass
     server.shutdown()
 
 
