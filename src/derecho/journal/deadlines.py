@@ -27,7 +27,7 @@ class Bounds(Protocol):
     def schedule_to_close(self) -> int | None: ...
 
 
-class _Bounds(msgspec.Struct, frozen=True):
+class _Bounds(msgspec.Struct, frozen=True, gc=False):
     """What an activity's row has of them; all else in it is skipped, however large."""
 
     start_to_close: int | None = None

@@ -19,7 +19,7 @@ CLAIMED = FOREVER
 """`ready_at` of a run that a worker holds."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Where a history stands; what `Advance` compares."""
 
     tasks: int = 0
@@ -27,7 +27,7 @@ class Head(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
-class RunRow(msgspec.Struct, frozen=True):
+class RunRow(msgspec.Struct, frozen=True, gc=False):
     """One run. Invariants: open runs of one `workflow_id` ≤ 1; `inbox_read` ≤ `inbox_last`; closed ⇒ no queue rows.
 
     `ready_at`: None while it only waits; an instant from which a worker may claim it; `CLAIMED` while one holds it.
@@ -68,21 +68,21 @@ class RunRow(msgspec.Struct, frozen=True):
         return self.status in OPEN
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A fact in a run's inbox; numbered 1, 2, 3 … per run by the store, under the run row's lock."""
 
     number: int
     data: str
 
 
-class ClaimedRun(msgspec.Struct, frozen=True):
+class ClaimedRun(msgspec.Struct, frozen=True, gc=False):
     """A workflow task: the run as it is now, and its unread messages in order."""
 
     run: RunRow
     messages: list[Message]
 
 
-class ActivityRow(msgspec.Struct, frozen=True):
+class ActivityRow(msgspec.Struct, frozen=True, gc=False):
     """A scheduled activity that has no outcome yet. `data` is its `ActivityScheduled` event as JSON.
 
     Unclaimed: claimable from `due_at`. Claimed: `claim`, `worker` and `started_at` are set. `timeout_at` is the next
@@ -110,7 +110,7 @@ class ActivityRow(msgspec.Struct, frozen=True):
     cancel_requested: bool = False
 
 
-class AttemptState(msgspec.Struct, frozen=True):
+class AttemptState(msgspec.Struct, frozen=True, gc=False):
     """What an engine must know of an activity that it runs: whose it is now, and whether it is still wanted."""
 
     run_id: str
@@ -119,7 +119,7 @@ class AttemptState(msgspec.Struct, frozen=True):
     cancel_requested: bool
 
 
-class TimerRow(msgspec.Struct, frozen=True):
+class TimerRow(msgspec.Struct, frozen=True, gc=False):
     """A pending timer. It fires by `DropTimer` and `Deliver` in one transition."""
 
     run_id: str
@@ -127,7 +127,7 @@ class TimerRow(msgspec.Struct, frozen=True):
     fire_at: int
 
 
-class WorkerRow(msgspec.Struct, frozen=True):
+class WorkerRow(msgspec.Struct, frozen=True, gc=False):
     """A live engine: its claims are good until `lease_until`. `serves`: "workflow:<type>" and "activity:<name>"."""
 
     worker: str
@@ -136,14 +136,14 @@ class WorkerRow(msgspec.Struct, frozen=True):
     serves: list[str]
 
 
-class OverdueActivity(msgspec.Struct, frozen=True):
+class OverdueActivity(msgspec.Struct, frozen=True, gc=False):
     """An activity that the timeout worker must judge: `lost` when the worker that held it is dead."""
 
     row: ActivityRow
     lost: bool
 
 
-class RunFilter(msgspec.Struct, frozen=True):
+class RunFilter(msgspec.Struct, frozen=True, gc=False):
     """Which runs to list, newest first. `before` is the run id after which a page begins."""
 
     workflow_type: str | None = None

@@ -14,7 +14,7 @@ from derecho.errors import DefinitionError
 from derecho.journal.failures import Failure, type_path
 
 
-class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
+class RetryRule(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A retry policy as stored: microseconds, and exception classes as "module:qualname"."""
 
     initial: int = 1_000_000

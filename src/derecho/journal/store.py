@@ -26,14 +26,14 @@ from derecho.journal.model import (
 from derecho.journal.wire import HistoryRow
 
 
-class DueTimers(msgspec.Struct, frozen=True):
+class DueTimers(msgspec.Struct, frozen=True, gc=False):
     """Timers that are due, soonest first, and when the next one after them is (None: there is none)."""
 
     timers: list[TimerRow]
     next_at: int | None
 
 
-class Overdue(msgspec.Struct, frozen=True):
+class Overdue(msgspec.Struct, frozen=True, gc=False):
     """Activities past a deadline or held by the dead, workers whose lease has run out, and when to look next."""
 
     activities: list[OverdueActivity]
@@ -41,7 +41,7 @@ class Overdue(msgspec.Struct, frozen=True):
     next_at: int | None
 
 
-class Pending(msgspec.Struct, frozen=True):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """What an open run waits for: its activities and timers in order of event id, its unread messages."""
 
     activities: list[ActivityRow]

@@ -26,7 +26,7 @@ _payload = msgspec.json.Decoder(Payload)
 _fact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Fact)
 
 
-class HistoryRow(msgspec.Struct, frozen=True):
+class HistoryRow(msgspec.Struct, frozen=True, gc=False):
     """One workflow task as stored. `first_event` is the id of its first event; `data` is a JSON array of events."""
 
     task: int
