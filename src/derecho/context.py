@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast
 
 from derecho.activity import ActivityDefinition
@@ -48,16 +49,13 @@ class Context:
         self._execution = execution
         self._started = started
         self._default_retry = defaults
-        self._uuids = ReplayRandom(execution.seed + b"uuid")
-        self.random: _random.Random = ReplayRandom(execution.seed)
-        self.log: logging.LoggerAdapter[logging.Logger] = ReplayLog(
-            execution,
-            {
-                "workflow_id": started.workflow_id,
-                "run_id": started.run_id,
-                "workflow_type": started.workflow_type,
-            },
-        )
+
+    @cached_property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Adds the run to every record, and is silent while history is replayed."""
+        started = self._started
+        names = {"workflow_id": started.workflow_id, "run_id": started.run_id, "workflow_type": started.workflow_type}
+        return ReplayLog(self._execution, names)
 
     @property
     def info(self) -> WorkflowInfo:
@@ -83,6 +81,15 @@ class Context:
     def now(self) -> datetime:
         """The workflow's time: that of the workflow task at hand, the same on every replay."""
         return to_datetime(self._execution.at)
+
+    @cached_property
+    def random(self) -> _random.Random:
+        """Random numbers that are the same on every replay."""
+        return ReplayRandom(self._execution.seed)
+
+    @cached_property
+    def _uuids(self) -> _random.Random:
+        return ReplayRandom(self._execution.seed + b"uuid")
 
     def uuid4(self) -> uuid.UUID:
         """A random UUID that is the same on every replay."""

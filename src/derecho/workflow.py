@@ -7,6 +7,7 @@ must ask for the same things in the same order every time: time, chance and the 
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from derecho.context import Context
@@ -73,18 +74,17 @@ class WorkflowDefinition(Definition):
 
     def new_execution(self, workflow_id: str, run_id: str, converter: Converter, defaults: Any = None) -> Execution:
         """A fresh run of this workflow's code, for first execution and replay alike."""
-
-        def main(execution: Execution, started: WorkflowStarted) -> Coroutine[Any, Any, Payload]:
-            args, kwargs = self.signature.decode(started.input, converter)
-            ctx = Context(execution, started, defaults)
-
-            async def run() -> Payload:
-                result = await self.fn(ctx, *args, **kwargs)
-                return self.signature.encode_result(result, converter)
-
-            return run()
-
+        main = partial(self._main, converter, defaults)
         return Execution(main, workflow_id=workflow_id, run_id=run_id, converter=converter, rules=self.rules)
+
+    def _main(
+        self, converter: Converter, defaults: Any, execution: Execution, started: WorkflowStarted
+    ) -> Coroutine[Any, Any, Payload]:
+        args, kwargs = self.signature.decode(started.input, converter)
+        return self._run(converter, Context(execution, started, defaults), args, kwargs)
+
+    async def _run(self, converter: Converter, ctx: Context, args: list[Any], kwargs: dict[str, Any]) -> Payload:
+        return self.signature.encode_result(await self.fn(ctx, *args, **kwargs), converter)
 
 
 class Workflow(WorkflowDefinition, Generic[P, R]):

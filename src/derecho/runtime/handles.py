@@ -26,6 +26,8 @@ Send = Callable[[str, Any, Any], Awaitable[None]]
 class PendingFuture(Future[T]):
     """A future that a fact of the run's history resolves; `event_id` is its command's."""
 
+    __slots__ = ("event_id", "execution")
+
     def __init__(self, execution: "Execution", event_id: int) -> None:
         super().__init__(loop=execution.loop)
         self.execution = execution
@@ -35,6 +37,8 @@ class PendingFuture(Future[T]):
 class ResultFuture(PendingFuture[T]):
     """A future with a recorded, typed result."""
 
+    __slots__ = ("decode", "name")
+
     def __init__(self, execution: "Execution", event_id: int, name: str, decode: Decode) -> None:
         super().__init__(execution, event_id)
         self.name = name
@@ -43,6 +47,8 @@ class ResultFuture(PendingFuture[T]):
 
 class ActivityFuture(ResultFuture[T]):
     """An activity under way. With `on_cancel="wait"` a cancelled one ends when the activity has ended."""
+
+    __slots__ = ("cancel_asked", "on_cancel")
 
     def __init__(self, execution: "Execution", event_id: int, name: str, decode: Decode, on_cancel: OnCancel) -> None:
         super().__init__(execution, event_id, name, decode)
@@ -65,6 +71,8 @@ class ActivityFuture(ResultFuture[T]):
 class StepFuture(ResultFuture[T]):
     """A step under way; cancelling it stops waiting, and the worker stops its code. It leaves no event of its own."""
 
+    __slots__ = ()
+
     def cancel(self, msg: Any = None) -> bool:
         if not self.done() and not self.execution.closing:
             self.execution.pending.pop(self.event_id, None)
@@ -74,6 +82,8 @@ class StepFuture(ResultFuture[T]):
 
 class ChildHandle(ResultFuture[T]):
     """A child workflow under way: a future of its result. Cancelling it asks the child to end, by its `on_cancel`."""
+
+    __slots__ = ("_run_id", "_send", "_start_state", "cancel_asked", "id", "scheduled")
 
     def __init__(
         self, execution: "Execution", event_id: int, scheduled: ChildScheduled, decode: Decode, send: "Send"
@@ -125,6 +135,8 @@ class ChildHandle(ResultFuture[T]):
 
 class Timer(PendingFuture[datetime]):
     """A durable timer; its result is the instant at which it was due. `cancel()` removes it from the store."""
+
+    __slots__ = ()
 
     def cancel(self, msg: Any = None) -> bool:
         if not self.done() and self.event_id and not self.execution.closing:

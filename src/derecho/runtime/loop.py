@@ -87,6 +87,8 @@ class Future(asyncio.Future[T]):
     A real asyncio future: `gather`, `wait`, `as_completed`, `wait_for` and `timeout` take it.
     """
 
+    __slots__ = ("_hash",)
+
     def __init__(self, *, loop: "WorkflowLoop") -> None:
         super().__init__(loop=loop)
         self._hash = loop.next_hash()
@@ -97,6 +99,8 @@ class Future(asyncio.Future[T]):
 
 class Fiber(asyncio.Task[T]):
     """One coroutine inside a workflow."""
+
+    __slots__ = ("_hash",)
 
     def __init__(
         self,
