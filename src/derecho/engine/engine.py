@@ -208,7 +208,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.activities.drain(self._shutdown_timeout)
-        await self.workflows.close()
+        await self.workflows.close(self._shutdown_timeout)
         self.committer.submit((RetireWorker(self.incarnation),), lambda _: None)
         await self.committer.close(timeout=5.0)
         self.lease.stop()

@@ -1,12 +1,16 @@
 """What an engine can do: its workflows by type and version, its activities by name, the queues that it serves."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from derecho.activity import ActivityDefinition
 from derecho.errors import DefinitionError
 from derecho.journal.payloads import Converter
+from derecho.lint import lint
 from derecho.queues import Queue
 from derecho.workflow import WorkflowDefinition
+
+log = logging.getLogger("derecho.lint")
 
 
 class Registry:
@@ -33,6 +37,8 @@ class Registry:
                 "or give the newer one another version"
             )
         workflow.signature.check(self.converter)
+        for finding in lint(workflow):
+            log.warning("workflow %r may not replay: %s", workflow.name, finding)
         if self._narrowed is None or workflow.queue_name in self._narrowed:
             versions = self.workflows.setdefault(workflow.name, {})
             versions[workflow.version] = workflow

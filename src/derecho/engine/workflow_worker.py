@@ -8,6 +8,7 @@ turn cannot be made, each direct fact is delivered to the inbox instead, so noth
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -192,7 +193,7 @@ class WorkflowWorker:
         try:
             rows = await engine.persist(lambda: engine.store.load(run_id), "load a history")
             verify(rows, head=run.head.digest, run_id=run_id)
-        except StoreError as exc:
+        except (StoreError, PayloadError) as exc:
             run.loading = False
             self._block(run, [], exc)
             return
@@ -271,8 +272,7 @@ class WorkflowWorker:
             return
         self._steps.start(run)
         if run.later is not None:
-            item, run.later = run.later, None
-            self.claimed(item)
+            self._look_later(run)
         else:
             self.next(run)
         for sleeper in self.runs.surplus():
@@ -301,6 +301,10 @@ class WorkflowWorker:
         if run.claim is not None:
             self._engine.submit((ReleaseRun(run.identity.run_id, run.claim),), unused)
             run.claim = None
+        self._look_later(run)
+
+    def _look_later(self, run: LiveRun) -> None:
+        """The store gave this run to us while its last turn was under way."""
         if run.later is not None:
             item, run.later = run.later, None
             self.claimed(item)
@@ -313,6 +317,7 @@ class WorkflowWorker:
         self._blocker.block(run, error)
         run.claim = None
         self.evict(run)
+        self._look_later(run)
 
     def _stuck(self, job: Job, seconds: float, stack: str) -> None:
         if isinstance(job, TurnJob):
@@ -357,13 +362,17 @@ class WorkflowWorker:
             self.turns.submit(CloseJob(run.execution))
             run.execution = None
 
-    async def close(self) -> None:
-        """Give everything back: turns end, facts in hand go to inboxes, code is taken down."""
+    async def close(self, timeout: float) -> None:
+        """Give everything back: turns end, facts in hand go to inboxes, code is taken down.
+
+        A turn that is not back after `timeout` seconds is left to its thread; its run goes back with the lease.
+        """
         self.draining = True
         for run in self.runs:
             if not run.busy:
                 self._fall_back(run, ())
-        while any(run.busy for run in self.runs):
+        deadline = time.monotonic() + timeout
+        while any(run.busy for run in self.runs) and time.monotonic() < deadline:
             await self._engine.committer.flush()
             await asyncio.sleep(0.002)  # the turn is on the workflow thread
         for run in self.runs:
