@@ -123,7 +123,11 @@ def test_a_value_that_does_not_fit_is_refused_with_its_place(annotation: Any, va
         encode_value(value, annotation, Converter(), "argument `order` of workflow 'ship'")
 
 
-@pytest.mark.parametrize("value", [Strange(), 1j, object, lambda: None, {(1, 2): "tuple key"}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [Strange(), 1j, object, lambda: None, {(1, 2): "tuple key"}],
+    ids=["object", "complex", "class", "function", "tuple key"],
+)
 def test_a_value_without_a_form_is_refused_by_name(value: Any) -> None:
     with pytest.raises(PayloadError, match="argument `x` cannot be encoded as json"):
         Converter().encode(value, "argument `x`")
