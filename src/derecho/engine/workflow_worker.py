@@ -85,7 +85,7 @@ class WorkflowWorker:
         if row.terminate is not None:
             self._spawn(self._terminate(row))
             return
-        if row.crashes > QUARANTINE_AFTER:
+        if row.crashes >= QUARANTINE_AFTER:
             self._blocker.quarantine(row)
             return
         definition = self._engine.registry.find(row.workflow_type, row.version)

@@ -1,0 +1,54 @@
+"""A run whose code kills the process is set aside after three deaths, and goes on when somebody says so."""
+
+import pytest
+
+import derecho
+from derecho import Context, Engine, MemoryStore, Signal, Store
+from derecho.clock import SECOND
+from derecho.journal.changes import BuryWorker, RegisterWorker
+from derecho.journal.model import WorkerRow
+from tests.support.clocks import StandingClock
+from tests.support.world import eventually
+
+GO = Signal("go", str)
+
+
+@derecho.workflow
+async def suspect(ctx: Context) -> str:
+    return "innocent"
+
+
+async def kill_workers(store: Store, clock: StandingClock, deaths: int) -> None:
+    """Let this many workers claim the run and die with it."""
+    for number in range(deaths):
+        worker = f"worker-{number}"
+        await store.commit([(RegisterWorker(WorkerRow(worker, worker, store.now() + SECOND, ["workflow:suspect"])),)])
+        claimed = await store.claim_runs(worker, [f"claim-{number}"], ["suspect"])
+        assert [item.run.crashes for item in claimed] == [number]
+        clock.advance(2)
+        await store.commit([(BuryWorker(worker),)])
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_a_run_is_tried_again_after_two_deaths(clock: StandingClock, deaths: int) -> None:
+    store = MemoryStore(clock=clock)
+    await derecho.Client(store).start(suspect.bind(), id="run-1")
+    await kill_workers(store, clock, deaths)
+    async with Engine(store, workflows=[suspect]) as engine:
+        assert await engine.client.get(suspect, "run-1").result() == "innocent"
+
+
+async def test_after_three_deaths_it_is_set_aside_until_a_signal_comes(clock: StandingClock) -> None:
+    store = MemoryStore(clock=clock)
+    await derecho.Client(store).start(suspect.bind(), id="run-1")
+    await kill_workers(store, clock, 3)
+    async with Engine(store, workflows=[suspect]) as engine:
+        handle = engine.client.get(suspect, "run-1")
+
+        async def reason() -> str:
+            return (await handle.describe()).blocked_reason or ""
+
+        assert (await eventually(reason)).startswith("quarantined: 3 worker processes died while they held this run")
+        assert len(await handle.history()) == 0, "its code was not run again"
+        await handle.signal(GO, "the fix is deployed")
+        assert await handle.result() == "innocent"
