@@ -3,7 +3,7 @@
 import pytest
 
 import derecho
-from derecho import Context, Engine, MemoryStore, Signal, Store
+from derecho import Context, Engine, Handle, MemoryStore, Signal, Store
 from derecho.clock import SECOND
 from derecho.journal.changes import BuryWorker, RegisterWorker
 from derecho.journal.model import WorkerRow
@@ -29,6 +29,10 @@ async def kill_workers(store: Store, clock: StandingClock, deaths: int) -> None:
         await store.commit([(BuryWorker(worker),)])
 
 
+async def blocked_reason(handle: Handle[str]) -> str:
+    return (await handle.describe()).blocked_reason or ""
+
+
 @pytest.mark.parametrize("deaths", [1, 2])
 async def test_a_run_is_tried_again_after_two_deaths(clock: StandingClock, deaths: int) -> None:
     store = MemoryStore(clock=clock)
@@ -45,10 +49,8 @@ async def test_after_three_deaths_it_is_set_aside_until_a_signal_comes(clock: St
     async with Engine(store, workflows=[suspect]) as engine:
         handle = engine.client.get(suspect, "run-1")
 
-        async def reason() -> str:
-            return (await handle.describe()).blocked_reason or ""
-
-        assert (await eventually(reason)).startswith("quarantined: 3 worker processes died while they held this run")
+        reason: str = await eventually(lambda: blocked_reason(handle))
+        assert reason.startswith("quarantined: 3 worker processes died while they held this run")
         assert len(await handle.history()) == 0, "its code was not run again"
         await handle.signal(GO, "the fix is deployed")
         assert await handle.result() == "innocent"
