@@ -71,7 +71,7 @@ def plan_turn(
         consume_to=turn.consume_to,
         inbox_seen=turn.inbox_seen if must_see_all else None,
         cancelling=execution.cancel is not None,
-        children=execution.open_children(),
+        children=() if execution.outcome is None else execution.open_children(),
     )
     reservation = engine.activities.reserve(decision.activities)
     changes: list[Change] = [item.change for item in turn.facts if item.change is not None]

@@ -16,11 +16,14 @@ from derecho.journal.wire import HistoryRow, decode_events
 from derecho.replay import replay_task
 from derecho.runtime.decider import Decision
 from derecho.runtime.execution import Execution
+from derecho.runtime.handles import ActivityFuture
 from derecho.runtime.rows import RunIdentity
 from derecho.workflow import WorkflowDefinition
 
-_LOOK_AT = 8
+_LOOK_AT = 4
 """Runs that the cache looks at for each one that was used."""
+_CROWD = 10
+"""How many times the cache's capacity may wait for activities."""
 
 
 class PendingFact(NamedTuple):
@@ -80,6 +83,12 @@ class LiveRun:
     @property
     def is_idle(self) -> bool:
         return not (self.busy or self.loading or self.claim or self.steps or self.facts)
+
+    @property
+    def awaits_activity(self) -> bool:
+        """Whether an activity is queued or under way for it, so that it will soon go on."""
+        execution = self.execution
+        return execution is not None and any(isinstance(item, ActivityFuture) for item in execution.pending.values())
 
 
 class Turn:
@@ -157,7 +166,11 @@ class CloseJob:
 
 
 class Cache:
-    """Live runs, least recently used first. Capacity never gates work: only idle runs are evicted."""
+    """Live runs, least recently used first. Capacity never gates work: only idle runs are evicted.
+
+    It counts sleeping runs. Those that wait for activities are needed again in the order in which they came, and an
+    LRU would evict each just before its turn: they stay until there are `_CROWD` times as many.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -196,10 +209,12 @@ class Cache:
         has just been used, so it goes to the end of the line.
         """
         found: list[LiveRun] = []
-        for _ in range(min(_LOOK_AT, len(self._runs) - self.capacity)):
+        over = len(self._runs) - self.capacity
+        crowded = len(self._runs) > _CROWD * self.capacity
+        for _ in range(min(_LOOK_AT, over)):
             run = next(iter(self._runs.values()))
             self._runs.move_to_end(run.identity.run_id)
-            if run.is_idle:
+            if run.is_idle and (crowded or not run.awaits_activity):
                 found.append(run)
         return found
 
