@@ -13,6 +13,7 @@ from derecho.activity import (
     activity_ref,
 )
 from derecho.activity_context import ActivityContext, current_activity, heartbeat
+from derecho.callbacks import Callback
 from derecho.client import Client
 from derecho.clock import Duration
 from derecho.context import Context
@@ -70,6 +71,7 @@ __all__ = [
     "ActivityDefinition",
     "ActivityFailed",
     "ActivityTimeout",
+    "Callback",
     "CallbackClosed",
     "CancelInfo",
     "Channel",

@@ -5,37 +5,35 @@ StoreUnavailable of unknown outcome may be repeated with the same id.
 """
 
 import asyncio
-import platform
 import secrets
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from msgspec.structs import replace
 
+from derecho.callbacks import CALLBACK, complete
 from derecho.clock import Duration, micros
 from derecho.committer import Committer
 from derecho.errors import (
     DefinitionError,
-    PayloadError,
-    WorkflowAlreadyRunning,
     WorkflowError,
     WorkflowNotFound,
 )
 from derecho.handle import Handle, Run
-from derecho.invocation import Invocation, bad_name
+from derecho.invocation import Invocation
 from derecho.journal import events as ev
-from derecho.journal.changes import ANY_CLAIM, Change, Conflict, CreateRun, Deliver, NewMessage, Receipt
+from derecho.journal.changes import ANY_CLAIM, Change, Conflict, Deliver, NewMessage, Receipt, Result, Transition
+from derecho.journal.failures import to_failure
 from derecho.journal.history import History
-from derecho.journal.model import CLAIMED, RunFilter, RunRow, Status
+from derecho.journal.model import RunFilter, RunRow, Status
 from derecho.journal.payloads import Codec, Converter
 from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
 from derecho.journal.wire import encode_struct
 from derecho.messages import Signal
 from derecho.runtime.ending import terminate
-from derecho.runtime.loop import RUNTIME_VERSION
+from derecho.starts import IfClosed, IfRunning, Start, check_id
 from derecho.stores import open_store
 from derecho.watcher import Closing, ResultWatcher, decode_outcome
 from derecho.workflow import Workflow, WorkflowDefinition, encode_input
@@ -44,10 +42,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-IfRunning = Literal["fail", "use_existing", "terminate"]
-IfClosed = Literal["allow", "allow_if_failed", "reject", "return_existing"]
-
-PYTHON = ".".join(platform.python_version_tuple()[:2])
 INBOX_LIMIT = 10_000
 """Unread messages after which senders are told to try again later."""
 
@@ -70,6 +64,17 @@ class Host(Protocol):
     def holds(self, run_id: str) -> bool: ...
 
 
+class Within:
+    """Commits nothing: writes in somebody's open transaction, who commits or rolls back."""
+
+    def __init__(self, store: Store, connection: object) -> None:
+        self._store = store
+        self._connection = connection
+
+    async def commit(self, transition: Transition) -> Result:
+        return await self._store.commit_within(self._connection, transition)
+
+
 class Client:
     """Starts and steers workflows. With a URL it opens the store itself, and `async with` closes it."""
 
@@ -79,13 +84,13 @@ class Client:
         *,
         codec: Codec | None = None,
         _host: Host | None = None,
-        _committer: Committer | None = None,
+        _committer: Committer | Within | None = None,
         _converter: Converter | None = None,
     ) -> None:
         self._owns_store = isinstance(store, str)
         self.store: Store = open_store(store) if isinstance(store, str) else store
         self.converter = _converter or Converter(codec)
-        self._committer = _committer or Committer(self.store)
+        self._committer: Committer | Within = _committer or Committer(self.store)
         self._host = _host
         self._watcher = ResultWatcher(self.store, _host.holds if _host is not None else lambda _: False)
 
@@ -99,7 +104,7 @@ class Client:
     async def close(self) -> None:
         """Finish what was accepted; closes the store if this client opened it."""
         self._watcher.close()
-        if self._host is None:
+        if self._host is None and isinstance(self._committer, Committer):
             await self._committer.close(timeout=10.0)
         if self._owns_store:
             await self.store.close()
@@ -126,7 +131,7 @@ class Client:
         Raises WorkflowAlreadyRunning, PayloadError for arguments that do not fit, StoreError.
         """
         definition = _workflow_of(call)
-        created = _Start(
+        created = Start(
             self, definition.name, definition.version, definition.queue_name, encode_input(call, self.converter), id
         )
         created.add_signals(signals)
@@ -135,11 +140,11 @@ class Client:
 
     async def start_by_name(self, workflow_type: str, *args: Any, id: str | None = None) -> Handle[Any]:
         """Start a workflow of which only the name is known here; its arguments are not checked before it runs."""
-        _check_id(workflow_type, "workflow type")
+        check_id(workflow_type, "workflow type")
         payloads = tuple(
             self.converter.encode(arg, f"argument {n} of {workflow_type!r}") for n, arg in enumerate(args, 1)
         )
-        created = _Start(self, workflow_type, 1, "default", payloads, id)
+        created = Start(self, workflow_type, 1, "default", payloads, id)
         run_id = await created.commit("fail", "allow")
         return Handle(self, created.workflow_id, run_id, None)
 
@@ -152,7 +157,7 @@ class Client:
         for id, call in calls:
             definition = _workflow_of(call)
             values = encode_input(call, self.converter)
-            starts.append((_Start(self, definition.name, definition.version, definition.queue_name, values, id), call))
+            starts.append((Start(self, definition.name, definition.version, definition.queue_name, values, id), call))
         run_ids = await asyncio.gather(*(start.commit("use_existing", "allow") for start, _ in starts))
         return [
             Handle(self, start.workflow_id, run_id, call.definition.signature)
@@ -231,8 +236,12 @@ class Client:
             return f"no running engine has workflow type {row.workflow_type!r}: start one that registers it"
         pending = await self.store.pending(row.run_id)
         for activity in pending.activities:
-            if activity.claim is None and f"activity:{activity.name}" not in served:
-                return f"no running engine has activity {activity.name!r}: start one that registers it"
+            wanted = {f"activity:{activity.name}", f"queue:{activity.queue}"}
+            if activity.claim is not None or activity.queue == CALLBACK:
+                continue
+            if not any(wanted <= set(worker.serves) for worker in workers):
+                where = "" if activity.queue == "default" else f" on queue {activity.queue!r}"
+                return f"no running engine has activity {activity.name!r}{where}: start one that registers it"
         return None
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -262,108 +271,54 @@ class Client:
                 return
 
     async def _deliver(self, id: str, run_id: str | None, fact: ev.Fact, key: str) -> None:
-        claim = self._host.warm_claim(id, run_id) if self._host is not None else None
-        deliver = Deliver(
-            NewMessage(encode_struct(fact), key),
-            run_id=run_id,
-            workflow_id=None if run_id is not None else id,
-            limit=INBOX_LIMIT,
-            worker=claim[0] if claim is not None else None,
-            claim=claim[1] if claim is not None else None,
-        )
-        result = await self._committer.commit((deliver,))
+        worker, claim = self.warm_claim(id, run_id)
+        target = None if run_id is not None else id
+        message = NewMessage(encode_struct(fact), key)
+        result = await self.commit(Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim))
         if isinstance(result, Conflict):
             raise _undelivered(id, run_id, result)
-        if self._host is not None and not result.repeated:
-            self._host.message_delivered(result, claim[1] if claim is not None else None, fact)
+        self.delivered(result, claim, fact)
 
+    # --- callbacks ---------------------------------------------------------------------------------------------------
 
-class _Start:
-    """One start on its way: the run row and its first messages, kept over retries so that they stay the same."""
+    async def complete(self, token: str, value: Any) -> None:
+        """Complete a callback of a workflow; on return that is durable.
 
-    def __init__(
-        self, client: Client, workflow_type: str, version: int, queue: str, values: Any, id: str | None
-    ) -> None:
-        self._client = client
-        self.workflow_id = _check_id(id, "workflow id") if id is not None else str(uuid.uuid4())
-        now = client.store.now()
-        self._row = RunRow(
-            new_run_id(now), self.workflow_id, workflow_type, queue, "running", version, "", now, ready_at=now
-        )
-        self._row = replace(self._row, chain_id=self._row.run_id)
-        self._facts: list[ev.Fact] = [
-            ev.WorkflowStarted(
-                workflow_type,
-                self.workflow_id,
-                self._row.run_id,
-                now,
-                values,
-                version,
-                RUNTIME_VERSION,
-                PYTHON,
-                self._row.run_id,
-            )
-        ]
+        Raises CallbackClosed for a token that is wrong, was used before, or came too late.
+        """
+        payload = self.converter.encode(value, "the value of a callback")
+        now = self.store.now()
+        await complete(self, token, lambda id, sender: ev.ActivityCompleted(id, payload, now, 1, now, sender))
 
-    def add_signals(self, signals: Sequence[tuple[Signal[Any], Any]]) -> None:
-        for signal, value in signals:
-            payload = encode_value(value, signal.type, self._client.converter, f"signal {signal.name!r}")
-            self._facts.append(ev.SignalReceived(signal.name, payload, self._row.started_at))
+    async def fail(self, token: str, error: Exception) -> None:
+        """Let a callback fail: the workflow sees `error`, with ActivityFailed as its cause. Raises as `complete`."""
+        failure = to_failure(error, retryable=False)
+        now = self.store.now()
+        await complete(self, token, lambda id, sender: ev.ActivityFailed(id, failure, now, 1, now, sender))
 
-    async def commit(self, if_running: IfRunning, if_closed: IfClosed) -> str:
-        """The id of the run that the workflow id now has."""
-        client, host = self._client, self._client._host
-        expect: str | Literal[False] | None = False
-        before: tuple[Change, ...] = ()
-        while True:
-            if if_closed != "allow":
-                latest = await client.store.find_run(self.workflow_id)
-                expect = None if latest is None else latest.run_id
-                if latest is not None and not latest.is_open and not _may_reuse(latest, if_closed):
-                    if if_closed == "return_existing":
-                        return latest.run_id
-                    raise WorkflowAlreadyRunning(
-                        f"workflow {self.workflow_id!r} has run already and closed as {latest.status}",
-                        workflow_id=self.workflow_id,
-                        run_id=latest.run_id,
-                    )
-            row = self._row
-            claim = host.claim_for_start(row.workflow_type) if host is not None else None
-            if claim is not None:
-                row = replace(row, worker=claim[0], claim=claim[1], ready_at=CLAIMED)
-            messages = tuple(NewMessage(encode_struct(fact)) for fact in self._facts)
-            row = replace(row, inbox_last=len(messages))
-            result = await client._committer.commit((*before, CreateRun(row, messages, expect)))
-            if isinstance(result, Receipt):
-                if claim is not None and host is not None and not result.repeated:
-                    host.run_created(row, self._facts)
-                return row.run_id
-            if result.reason == "already_running" and if_running == "use_existing":
-                return result.detail
-            if result.reason == "already_running" and if_running == "fail":
-                raise WorkflowAlreadyRunning(
-                    f"workflow {self.workflow_id!r} is running already: wait for it, choose another id, or pass "
-                    "if_running='use_existing' or 'terminate'",
-                    workflow_id=self.workflow_id,
-                    run_id=result.detail,
-                )
-            # The open run is to be closed first, or the world moved between look and commit: look again.
-            before = await self._termination() if result.reason == "already_running" or before else ()
+    # --- transactions ------------------------------------------------------------------------------------------------
 
-    async def _termination(self) -> tuple[Change, ...]:
-        row = await self._client.store.find_run(self.workflow_id)
-        if row is None or not row.is_open:
-            return ()
-        event = ev.WorkflowTerminated("replaced by a new start", max(self._client.store.now(), row.started_at))
-        children = await self._client.store.children(row.run_id)
-        return terminate(row, children, event, ANY_CLAIM)
+    def within(self, transaction: object) -> "Client":
+        """A client that writes in your own open transaction on the store's database: start a workflow with your rows.
 
+        Nothing begins before you commit, and nothing remains when you roll back. Takes an `sqlite3.Connection`, or an
+        SQLAlchemy connection or session on one, whose file is the store's.
+        """
+        return Client(self.store, _committer=Within(self.store, transaction), _converter=self.converter)
 
-def new_run_id(now: int) -> str:
-    """A UUIDv7: sorted by time, so that new rows stand together."""
-    milliseconds = (now // 1_000) & (2**48 - 1)
-    value = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=value))
+    # --- for callbacks -----------------------------------------------------------------------------------------------
+
+    async def commit(self, *changes: Change) -> Result:
+        return await self._committer.commit(changes)
+
+    def warm_claim(self, id: str, run_id: str | None) -> tuple[str | None, str | None]:
+        """Worker and claim for a message to a run that this client's engine holds warm."""
+        return (self._host.warm_claim(id, run_id) if self._host is not None else None) or (None, None)
+
+    def delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None:
+        """Tell this client's engine of a message that has entered an inbox."""
+        if self._host is not None and not receipt.repeated:
+            self._host.message_delivered(receipt, claim, fact)
 
 
 def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:
@@ -371,17 +326,6 @@ def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:
     if not isinstance(definition, WorkflowDefinition):
         raise DefinitionError(f"{call!r} is not a call of a workflow: pass some_workflow.bind(...)")
     return definition
-
-
-def _check_id(id: str, what: str) -> str:
-    reason = bad_name(id)
-    if reason is not None:
-        raise PayloadError(f"{what} {id!r} {reason}")
-    return id
-
-
-def _may_reuse(latest: RunRow, if_closed: IfClosed) -> bool:
-    return if_closed == "allow_if_failed" and latest.status in ("failed", "cancelled", "terminated")
 
 
 def _undelivered(id: str, run_id: str | None, conflict: Conflict) -> WorkflowError:

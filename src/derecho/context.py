@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast
 
 from derecho.activity import ActivityDefinition
+from derecho.callbacks import Callback, new_callback
 from derecho.clock import Duration, from_datetime, micros, to_datetime
 from derecho.closures import result_type
 from derecho.errors import DeterminismError
@@ -32,6 +33,7 @@ from derecho.runtime.pipe import Channel
 from derecho.runtime.randoms import ReplayRandom
 from derecho.runtime.source import caller
 from derecho.saga import Saga
+from derecho.transactions import new_transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,6 +181,23 @@ class Context:
             run,
             options,
         )
+
+    def transaction(
+        self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R]:
+        """Run `fn(connection, ...)` in this run's worker: its rows and its recorded result are one commit, made once.
+
+        It runs inside a transaction of the store's own database, which others wait for meanwhile: be brief, and touch
+        nothing else. What it raises undoes its rows and is raised here. Name the type of its result by annotation.
+        """
+        return new_transaction(self._execution, fn, args, kwargs, caller(2))
+
+    def callback(self, type: type[T], *, timeout: Duration | None = None) -> Callback[T]:
+        """A promise that somebody outside keeps with `client.complete(token, value)` or breaks with `client.fail`.
+
+        The token survives restarts and cannot be guessed. After `timeout` the future raises ActivityTimeout.
+        """
+        return new_callback(self._execution, type, None if timeout is None else micros(timeout), caller(2))
 
     # --- timers ------------------------------------------------------------------------------------------------------
 

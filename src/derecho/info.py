@@ -35,6 +35,7 @@ class StepOptions(NamedTuple):
     retry: RetryRule | None
     timeout: int | None
     encode: Callable[[Any], Payload]
+    transactional: bool = False
 
 
 class ReplayLog(logging.LoggerAdapter[logging.Logger]):

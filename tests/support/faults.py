@@ -75,7 +75,7 @@ async def abandon(engine: Any) -> None:
     engine.lease.stop()
     engine.lease.stop()
     engine._running = False
-    for attempt in list(engine.activities._running.values()):
+    for attempt in engine.activities.running():
         attempt.cancel("lost")
     tasks = [*engine._tasks, *engine.workflows._background]
     if engine.committer._task is not None:

@@ -7,9 +7,9 @@ here.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import CancelReason
@@ -24,10 +24,11 @@ from derecho.engine.slots import Slots
 from derecho.engine.threads import Threads
 from derecho.errors import PayloadError, ProcessDied
 from derecho.journal import events as ev
-from derecho.journal.changes import Change, RetryActivity
+from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, RetryActivity, Transition
 from derecho.journal.deadlines import claimed
 from derecho.journal.failures import to_failure
 from derecho.journal.model import ActivityRow
+from derecho.journal.wire import encode_struct
 
 if TYPE_CHECKING:
     from derecho.engine.engine import Engine
@@ -149,7 +150,7 @@ class ActivityWorker:
         outcome: Outcome | None = None
         try:
             result = await attempt.run()
-            if attempt.reason not in ("lost", "timeout"):
+            if result is not None and attempt.reason not in ("lost", "timeout"):
                 outcome = outcomes.completed(row, result, engine.store.now(), engine.worker_id)
         except KeyboardInterrupt:
             raise
@@ -161,6 +162,26 @@ class ActivityWorker:
             self._end(row, outcome, attempt)
         elif attempt.reason == "shutdown":
             self._save_progress(attempt)
+
+    async def transact(self, attempt: Attempt, call: Callable[[], Awaitable[object]]) -> None:
+        """Run a transactional attempt: its rows, the end of its own row and the message to its run are one commit."""
+        engine, row = self._engine, attempt.row
+        told: list[tuple[ev.Fact, str | None]] = []
+
+        async def work(connection: Any) -> Transition:
+            attempt.context._transaction = connection
+            fact, finish = outcomes.completed(row, attempt.encode(await call()), engine.store.now(), engine.worker_id)
+            claim = engine.workflows.warm_claim(row.run_id)
+            told.append((fact, claim))
+            message = NewMessage(encode_struct(fact))
+            return finish, Deliver(message, row.run_id, claim=claim, worker=engine.incarnation, drop=True)
+
+        result = await engine.store.transact(work)
+        if isinstance(result, Receipt):
+            [(fact, claim)] = told
+            engine.message_delivered(result, claim, fact)
+        else:
+            attempt.cancel("lost")
 
     def _outcome_of(self, attempt: Attempt, error: BaseException) -> Outcome | None:
         """What an error means; None when whoever took the attempt away writes what there is to write."""

@@ -102,8 +102,11 @@ class Attempt:
         if self.task is not None:
             self.task.cancel()
 
-    async def run(self) -> Payload:
-        """Call the author's function; raises what it raises, and RefusedValue for values that do not fit."""
+    async def run(self) -> Payload | None:
+        """Call the author's function; raises what it raises, and RefusedValue for values that do not fit.
+
+        None: the outcome is recorded already, in the transaction of the function's own rows.
+        """
         self.has_begun = True
         if self.reason is not None:
             raise asyncio.CancelledError
@@ -116,6 +119,9 @@ class Attempt:
             raise RefusedValue from exc
         _current.set(self.context)
         fn = self.definition.fn
+        if self.definition.options.transactional:
+            await self.worker.transact(self, lambda: fn(*args, **kwargs))
+            return None
         if self.definition.run_in == "loop":
             value = await fn(*args, **kwargs)
         else:
@@ -123,8 +129,11 @@ class Attempt:
             value, error = await self.worker.threads.submit(self._call)
             if error is not None:
                 raise error
+        return self.encode(value)
+
+    def encode(self, value: object) -> Payload:
         try:
-            return signature.encode_result(value, converter)
+            return self.definition.signature.encode_result(value, self.worker.converter)
         except PayloadError as exc:
             raise RefusedValue from exc
 

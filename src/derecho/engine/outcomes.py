@@ -49,12 +49,12 @@ class Verdict(msgspec.Struct, frozen=True):
     delay: int | None = None
 
 
-def completed(row: ActivityRow, result: Payload, now: int, worker: str) -> Outcome:
+def completed(row: ActivityRow, result: Payload, now: int, worker: str) -> tuple[ev.Fact, Change]:
     fact = ev.ActivityCompleted(row.activity, result, now, row.attempt, row.started_at or now, worker)
     return fact, FinishActivity(row.run_id, row.activity, row.claim)
 
 
-def cancelled(row: ActivityRow, now: int, message: str = "cancelled while it ran") -> Outcome:
+def cancelled(row: ActivityRow, now: int, message: str = "cancelled while it ran") -> tuple[ev.Fact, Change]:
     fact = ev.ActivityCancelled(row.activity, cancelled_failure(message), now, row.attempt)
     return fact, FinishActivity(row.run_id, row.activity, row.claim)
 

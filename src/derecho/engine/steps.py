@@ -1,7 +1,8 @@
 """Steps: small durable closures that run in the worker of their run.
 
 A step starts when the commit that records it is known, and its result is a direct fact of the next turn: one append
-each. While steps are under way the run stays claimed, so that a dead worker's steps are run again elsewhere.
+each. While steps are under way the run stays claimed, so that a dead worker's steps are run again elsewhere. The result
+of a transaction is a message instead, committed with the user's rows under a key that only one such commit can have.
 """
 
 import asyncio
@@ -9,13 +10,15 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from derecho.clock import SECOND, micros
+from derecho.clock import SECOND
+from derecho.engine.outcomes import TIMEOUT_NAMES, Verdict, describe
 from derecho.engine.runs import LiveRun
-from derecho.errors import PayloadError, RetryAfter
+from derecho.errors import PayloadError
 from derecho.journal import events as ev
-from derecho.journal.changes import Change
-from derecho.journal.failures import Failure, timeout_failure, to_failure
-from derecho.journal.policies import ancestry, retry_at
+from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, Transition
+from derecho.journal.failures import timeout_failure, to_failure
+from derecho.journal.policies import retry_at
+from derecho.journal.wire import encode_struct
 from derecho.runtime.execution import StepRequest
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ class StepRunner:
     async def _run(self, run: LiveRun, step: int, request: StepRequest) -> None:
         attempt = 1
         while True:
-            fact, pause = await self._attempt(step, request, attempt)
+            fact, pause = await self._attempt(run, step, request, attempt)
             if pause is None:
                 break
             attempt += 1
@@ -60,27 +63,54 @@ class StepRunner:
         if fact is not None and not run.gone:
             self._tell(run.identity.run_id, fact, None)
 
-    async def _attempt(self, step: int, request: StepRequest, attempt: int) -> tuple[ev.Fact | None, int | None]:
-        """The outcome of one attempt, and the pause before the next one (None: there is none)."""
+    async def _attempt(
+        self, run: LiveRun, step: int, request: StepRequest, attempt: int
+    ) -> tuple[ev.Fact | None, int | None]:
+        """The outcome of one attempt (None: it is delivered already), and the pause before the next one, if any."""
         options: Any = request.options
         store = self._engine.store
-        failure: Failure
         limit = asyncio.timeout(None if options.timeout is None else options.timeout / SECOND)
-        names, delay = ["derecho.errors:ActivityTimeout", "builtins:Exception"], None
         try:
+            if options.transactional:
+                await self._transact(run, step, request)
+                return None, None
             async with limit:
                 value = await request.fn()
             return ev.StepCompleted(step, options.encode(value), store.now(), attempt), None
         except PayloadError as exc:
-            failure = to_failure(exc, retryable=False)
+            verdict = Verdict(to_failure(exc, retryable=False), [])
         except Exception as exc:
+            verdict = describe(exc)
             if limit.expired() and isinstance(exc, TimeoutError):
-                failure = timeout_failure("start_to_close", f"step {request.future.name!r} took too long")
-            else:
-                failure, names = to_failure(exc), ancestry(exc)
-                delay = micros(exc.delay) if isinstance(exc, RetryAfter) else None
-        now = store.now()
+                message = f"step {request.future.name!r} took too long"
+                verdict = Verdict(timeout_failure("start_to_close", message), TIMEOUT_NAMES)
+        now, failure = store.now(), verdict.failure
         due = retry_at(
-            options.retry, failure, attempt=attempt, now=now, random=_random.random(), ancestry=names, delay=delay
+            options.retry,
+            failure,
+            attempt=attempt,
+            now=now,
+            random=_random.random(),
+            ancestry=verdict.names,
+            delay=verdict.delay,
         )
         return ev.StepFailed(step, failure, now, attempt), None if due is None else due - now
+
+    async def _transact(self, run: LiveRun, step: int, request: StepRequest) -> None:
+        """Commit the user's rows with the message that says so; whoever comes second writes nothing."""
+        engine, run_id = self._engine, run.identity.run_id
+        told: list[tuple[ev.Fact, str | None]] = []
+
+        async def work(connection: Any) -> Transition:
+            value = request.options.encode(await request.fn(connection))
+            fact, claim = ev.StepCompleted(step, value, engine.store.now()), engine.workflows.warm_claim(run_id)
+            told.append((fact, claim))
+            message = NewMessage(encode_struct(fact), f"transaction:{run_id}:{step}")
+            return (Deliver(message, run_id, claim=claim, worker=engine.incarnation, drop=True),)
+
+        result = await engine.store.transact(work)
+        run.steps.pop(step, None)
+        if isinstance(result, Receipt):
+            [(fact, claim)] = told
+            engine.message_delivered(result, claim, fact)
+        engine.workflows.next(run)  # it may have to give its claim back, to read what others sent meanwhile

@@ -5,8 +5,8 @@ the process (an engine renews its lease from a thread of its own). Methods raise
 later, with `outcome="unknown"` when a commit may or may not have happened, and `StoreError` when they never will.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -67,6 +67,21 @@ class Store(Protocol):
 
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """Apply each transition whole or not at all, in order, in one transaction that is durable on return."""
+
+    async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
+        """Run `work` inside a transaction of its own, then apply the transition that it returns, all in one commit.
+
+        `work` gets a connection on which it may write rows of the user's; it cannot end the transaction. Everything is
+        undone when `work` raises, when the transition conflicts, and when one of its messages was not delivered (its
+        run is closed, or its key was used): then the result is a `Conflict`. Raises StoreError in a store that has no
+        tables of the user's.
+        """
+
+    async def commit_within(self, connection: Any, transition: Transition) -> Result:
+        """Apply a transition in the open transaction of a connection of the user's, who then commits or rolls back.
+
+        Raises StoreError for a connection that this store cannot write through, with the reason.
+        """
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1

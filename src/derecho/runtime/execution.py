@@ -39,7 +39,7 @@ class StepRequest:
 
     __slots__ = ("fn", "future", "options")
 
-    def __init__(self, future: StepFuture[Any], fn: Callable[[], Coroutine[Any, Any, Any]], options: Any) -> None:
+    def __init__(self, future: StepFuture[Any], fn: Callable[..., Coroutine[Any, Any, Any]], options: Any) -> None:
         self.future = future
         self.fn = fn
         self.options = options
@@ -257,7 +257,7 @@ class Execution:
         self,
         event: ev.StepScheduled,
         decode: Callable[[Payload], Any],
-        fn: Callable[[], Coroutine[Any, Any, Any]],
+        fn: Callable[..., Coroutine[Any, Any, Any]],
         options: Any,
     ) -> StepFuture[Any]:
         event_id, _ = self.command(event)

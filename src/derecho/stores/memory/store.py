@@ -1,13 +1,14 @@
 """The memory store: the `Store` protocol over `Tables`, one short lock around each call."""
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import islice
 from typing import Any
 
 from msgspec.structs import replace
 
 from derecho.clock import FOREVER, Clock, SystemClock
+from derecho.errors import StoreError
 from derecho.journal.changes import (
     Advance,
     BlockRun,
@@ -135,6 +136,12 @@ class MemoryStore:
             tables.roll_back(mark)
             return stopped.result
         return Receipt(tuple(delivered)) if delivered else _DONE
+
+    async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
+        raise StoreError(f"a transaction needs a database for your rows, and this is {_NO_DATABASE}")
+
+    async def commit_within(self, connection: Any, transition: Transition) -> Result:
+        raise StoreError(f"there is no transaction to write in: this is {_NO_DATABASE}")
 
     # --- claims and looks ---------------------------------------------------------------------------------------------
 
@@ -278,6 +285,7 @@ class MemoryStore:
 
 
 _DONE = Receipt()
+_NO_DATABASE = "a MemoryStore, which has none. Use SQLiteStore"
 
 
 def _fits(run: RunRow, where: RunFilter) -> bool:

@@ -8,8 +8,9 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from derecho.clock import FOREVER, Clock, SystemClock
 from derecho.errors import StoreError, StoreUnavailable
@@ -24,6 +25,7 @@ from derecho.stores.sqlite.changes import APPLY
 from derecho.stores.sqlite.errors import code_of, explain
 from derecho.stores.sqlite.thread import ConnectionThread, Job
 from derecho.stores.sqlite.transaction import Transaction, UnknownOutcome, Writing
+from derecho.stores.sqlite.user import Session, UserConnection, write_within
 from derecho.stores.sqlite.watch import Watch
 
 T = TypeVar("T")
@@ -153,6 +155,35 @@ class SQLiteStore:
             return results
 
         return await self._write(job)
+
+    async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
+        session = Session()
+        user = UserConnection(session)
+
+        def job(connection: sqlite3.Connection) -> Result:
+            result, touched = session.serve(self._writing, connection)
+            self._hints.bump(touched)
+            return result
+
+        session.served = served = asyncio.ensure_future(self._write(job))
+        try:
+            transition = await work(user)
+        except BaseException:
+            session.give_up()
+            with suppress(StoreError):
+                await asyncio.shield(served)
+            raise
+        finally:
+            user.close()
+        session.finish(transition)
+        return await asyncio.shield(served)
+
+    async def commit_within(self, connection: Any, transition: Transition) -> Result:
+        await self.open()
+        try:
+            return write_within(connection, self._path, self._writing, transition)
+        except sqlite3.Error as exc:
+            raise explain(exc, self._path, "not_applied", files.BUSY_TIMEOUT) from exc
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1

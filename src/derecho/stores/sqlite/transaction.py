@@ -114,6 +114,14 @@ class Writing:
         except _Redo:
             return self.run(connection, partial(self._apply_all, transitions, guarded=True))
 
+    def begin(self, connection: sqlite3.Connection) -> Transaction:
+        """A transaction that somebody else has begun and will end."""
+        return Transaction(connection, self._instant(connection.execute(_STORED_NOW).fetchone()[0]), self._horizon)
+
+    def apply(self, transaction: Transaction, transition: Transition) -> Result:
+        """Apply one transition whole or not at all, in a transaction that has other things in it."""
+        return unfit(transition) or self._apply(transaction, transition, guarded=True)
+
     def _apply_all(self, transitions: Sequence[Transition], transaction: Transaction, *, guarded: bool) -> list[Result]:
         return [
             unfit(transition) or self._apply(transaction, transition, guarded=guarded) for transition in transitions

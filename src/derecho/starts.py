@@ -1,0 +1,127 @@
+"""One start of a workflow on its way to the store."""
+
+import platform
+import secrets
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import replace
+
+from derecho.errors import PayloadError, WorkflowAlreadyRunning
+from derecho.invocation import bad_name
+from derecho.journal import events as ev
+from derecho.journal.changes import ANY_CLAIM, Change, CreateRun, NewMessage, Receipt
+from derecho.journal.model import CLAIMED, RunRow
+from derecho.journal.signatures import encode_value
+from derecho.journal.wire import encode_struct
+from derecho.messages import Signal
+from derecho.runtime.ending import terminate
+from derecho.runtime.loop import RUNTIME_VERSION
+
+if TYPE_CHECKING:
+    from derecho.client import Client
+
+IfRunning = Literal["fail", "use_existing", "terminate"]
+IfClosed = Literal["allow", "allow_if_failed", "reject", "return_existing"]
+
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+
+class Start:
+    """One start on its way: the run row and its first messages, kept over retries so that they stay the same."""
+
+    def __init__(
+        self, client: "Client", workflow_type: str, version: int, queue: str, values: Any, id: str | None
+    ) -> None:
+        self._client = client
+        self.workflow_id = check_id(id, "workflow id") if id is not None else str(uuid.uuid4())
+        now = client.store.now()
+        self._row = RunRow(
+            new_run_id(now), self.workflow_id, workflow_type, queue, "running", version, "", now, ready_at=now
+        )
+        self._row = replace(self._row, chain_id=self._row.run_id)
+        self._facts: list[ev.Fact] = [
+            ev.WorkflowStarted(
+                workflow_type,
+                self.workflow_id,
+                self._row.run_id,
+                now,
+                values,
+                version,
+                RUNTIME_VERSION,
+                PYTHON,
+                self._row.run_id,
+            )
+        ]
+
+    def add_signals(self, signals: Sequence[tuple[Signal[Any], Any]]) -> None:
+        for signal, value in signals:
+            payload = encode_value(value, signal.type, self._client.converter, f"signal {signal.name!r}")
+            self._facts.append(ev.SignalReceived(signal.name, payload, self._row.started_at))
+
+    async def commit(self, if_running: IfRunning, if_closed: IfClosed) -> str:
+        """The id of the run that the workflow id now has."""
+        client, host = self._client, self._client._host
+        expect: str | Literal[False] | None = False
+        before: tuple[Change, ...] = ()
+        while True:
+            if if_closed != "allow":
+                latest = await client.store.find_run(self.workflow_id)
+                expect = None if latest is None else latest.run_id
+                if latest is not None and not latest.is_open and not _may_reuse(latest, if_closed):
+                    if if_closed == "return_existing":
+                        return latest.run_id
+                    raise WorkflowAlreadyRunning(
+                        f"workflow {self.workflow_id!r} has run already and closed as {latest.status}",
+                        workflow_id=self.workflow_id,
+                        run_id=latest.run_id,
+                    )
+            row = self._row
+            claim = host.claim_for_start(row.workflow_type) if host is not None else None
+            if claim is not None:
+                row = replace(row, worker=claim[0], claim=claim[1], ready_at=CLAIMED)
+            messages = tuple(NewMessage(encode_struct(fact)) for fact in self._facts)
+            row = replace(row, inbox_last=len(messages))
+            result = await client._committer.commit((*before, CreateRun(row, messages, expect)))
+            if isinstance(result, Receipt):
+                if claim is not None and host is not None and not result.repeated:
+                    host.run_created(row, self._facts)
+                return row.run_id
+            if result.reason == "already_running" and if_running == "use_existing":
+                return result.detail
+            if result.reason == "already_running" and if_running == "fail":
+                raise WorkflowAlreadyRunning(
+                    f"workflow {self.workflow_id!r} is running already: wait for it, choose another id, or pass "
+                    "if_running='use_existing' or 'terminate'",
+                    workflow_id=self.workflow_id,
+                    run_id=result.detail,
+                )
+            # The open run is to be closed first, or the world moved between look and commit: look again.
+            before = await self._termination() if result.reason == "already_running" or before else ()
+
+    async def _termination(self) -> tuple[Change, ...]:
+        row = await self._client.store.find_run(self.workflow_id)
+        if row is None or not row.is_open:
+            return ()
+        event = ev.WorkflowTerminated("replaced by a new start", max(self._client.store.now(), row.started_at))
+        children = await self._client.store.children(row.run_id)
+        return terminate(row, children, event, ANY_CLAIM)
+
+
+def new_run_id(now: int) -> str:
+    """A UUIDv7: sorted by time, so that new rows stand together."""
+    milliseconds = (now // 1_000) & (2**48 - 1)
+    value = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
+
+
+def check_id(id: str, what: str) -> str:
+    reason = bad_name(id)
+    if reason is not None:
+        raise PayloadError(f"{what} {id!r} {reason}")
+    return id
+
+
+def _may_reuse(latest: RunRow, if_closed: IfClosed) -> bool:
+    return if_closed == "allow_if_failed" and latest.status in ("failed", "cancelled", "terminated")
