@@ -1,12 +1,12 @@
 """Which line of the author's code asked for something."""
 
-import asyncio
 import os
 import sys
 from types import CodeType, FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_ASYNCIO = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
+_STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = (_STDLIB + "site-packages", _STDLIB + "dist-packages")
 
 _OUTERMOST = {"run_until_quiet", "activate"}
 """Our functions inside which workflow code runs; what is behind them is not the author's."""
@@ -15,7 +15,7 @@ _names: dict[CodeType, str | None] = {}
 
 
 def caller(depth: int = 1) -> str:
-    """ "folder/file.py:line" of the nearest frame that is neither ours nor asyncio's; "" when there is none."""
+    """ "folder/file.py:line" of the nearest frame that is neither ours nor Python's own; "" when there is none."""
     return caller_of(sys._getframe(depth))
 
 
@@ -35,6 +35,8 @@ def caller_of(frame: FrameType | None) -> str:
 
 def _short_name(code: CodeType) -> str | None:
     path = os.path.abspath(code.co_filename)
-    if path.startswith((_PACKAGE, _ASYNCIO)):
+    if path.startswith(_PACKAGE):
         return "" if code.co_name in _OUTERMOST else None
+    if path.startswith(_STDLIB) and not path.startswith(_INSTALLED):
+        return None
     return "/".join(path.split(os.sep)[-2:])
