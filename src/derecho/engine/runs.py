@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from derecho.errors import DerechoError
 from derecho.journal import events as ev
 from derecho.journal.changes import Change
 from derecho.journal.model import ClaimedRun, Head, RunRow
@@ -124,8 +125,8 @@ class Turn:
                 return  # rebuilt only
             mark()
             self.commands = execution.activate([item.fact for item in self.facts], self.at)
-        except Exception as exc:
-            self.error = exc
+        except BaseException as exc:  # on this thread nobody else would see it
+            self.error = exc if isinstance(exc, Exception) else DerechoError(f"the workflow's code raised {exc!r}")
             if execution is not None:
                 execution.close()
             run.execution = None

@@ -28,7 +28,9 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
 )
 """What no author raises on purpose in a workflow."""
 
-_BAD_CALL = re.compile(r"positional argument|keyword argument|required keyword-only|object is not callable")
+_BAD_CALL = re.compile(
+    r"(positional|keyword|keyword-only|required) argument|multiple values for argument|object is not callable"
+)
 
 
 class ContinueAsNew(BaseException):

@@ -264,7 +264,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 context = handle.context if handle.context is not None else base
                 try:
                     context.run(handle.callback, *handle.args)
-                except (Exception, asyncio.CancelledError) as exc:
+                except (Exception, asyncio.CancelledError, SystemExit) as exc:
                     self.call_exception_handler({"message": "callback failed", "exception": exc})
                 if self.broken is not None or (self.main is not None and self.main.done()):
                     return
