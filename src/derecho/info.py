@@ -46,7 +46,8 @@ class ReplayLog(logging.LoggerAdapter[logging.Logger]):
         self._execution = execution
 
     def isEnabledFor(self, level: int) -> bool:  # logging's own name
-        return not self._execution.replaying and super().isEnabledFor(level)
+        execution = self._execution
+        return not (execution.replaying or execution.closing) and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}

@@ -109,7 +109,7 @@ class SignalBuffer:
             self._receivers.remove(future)
 
     async def receive(self, type: Any) -> Any:
-        if self._facts:
+        if self._facts and self.execution.loop.broken is None:
             return self.take(type)
         future = self.future(type)
         try:
@@ -119,7 +119,7 @@ class SignalBuffer:
             raise
 
     def _serve(self) -> None:
-        while self._facts and self._receivers:
+        while self._facts and self._receivers and self.execution.loop.broken is None:
             receiver = self._receivers[0]
             if not receiver.done():
                 value = self._decode(self._facts[0][1], receiver.type)

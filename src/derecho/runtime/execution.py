@@ -34,6 +34,10 @@ from derecho.runtime.source import caller
 from derecho.runtime.unwind import unwind
 
 
+_PATIENCE = 50
+"""Refusals after which code that catches them all gets futures that never end, so that it waits and can be left."""
+
+
 class StepRequest:
     """A step to run in this worker, once the commit that records it is known."""
 
@@ -93,6 +97,7 @@ class Execution:
         self._matcher: Matcher | None = None
         self._first_command = 0
         self._active = False
+        self._refusals = 0
         self._signal_count = 0
         self._conditions: list[tuple[Callable[[], bool], Future[bool]]] = []
 
@@ -139,7 +144,8 @@ class Execution:
 
     def command(self, event: ev.CommandEvent) -> tuple[int, Any]:
         """Ask for something: gives its event id, and the event as it stands in history."""
-        self._check_may_ask()
+        if not self._may_ask():
+            return 0, event
         if self._matcher is None:
             self.commands.append(event)
             return self._first_command + len(self.commands) - 1, event
@@ -166,14 +172,19 @@ class Execution:
         self._conditions.clear()
         return stuck
 
-    def _check_may_ask(self) -> None:
-        if self.closing:
-            raise ControlSignal("this run is being taken out of memory: nothing it asks for counts")
+    def _may_ask(self) -> bool:
+        """Raises unless what the code asks for counts; False when it has caught that so often that it would spin."""
+        if self.closing or self.loop.broken is not None:
+            self._refusals += 1
+            if self._refusals <= _PATIENCE:
+                raise ControlSignal("this run is being taken out of memory: nothing it asks for counts")
+            return False
         if not self._active:
             raise DeterminismError(
                 f"a workflow context was used outside its workflow, at {caller(3)}: "
                 "use it only in the coroutines of that run, not in threads, callbacks of other loops or activities"
             )
+        return True
 
     def _run(self) -> None:
         loop = self.loop
@@ -288,7 +299,7 @@ class Execution:
     def schedule_timer(self, duration: int, summary: str, source: str) -> Timer:
         """A timer due `duration` microseconds from the workflow's now; at once, unrecorded, when not positive."""
         if duration <= 0:
-            self._check_may_ask()
+            self._may_ask()
             timer = Timer(self, 0)
             self.loop.call_soon(_fire_now, timer, self.at)
             return timer
@@ -314,7 +325,7 @@ class Execution:
 
     def side_effect(self, compute: Callable[[], Payload], source: str) -> Payload:
         """Run `compute` once in the life of the run and record what it gave."""
-        self._check_may_ask()
+        self._may_ask()
         value = compute() if self._matcher is None else Payload()
         _, event = self.command(ev.SideEffectRecorded(value, source=source))
         recorded: Payload = event.value
@@ -324,7 +335,7 @@ class Execution:
         """True on new executions and where history has the marker; the answer is the same for the whole run."""
         known = self.patches.get(change)
         if known is None:
-            self._check_may_ask()
+            self._may_ask()
             known = self._matcher is None or self._matcher.has_patch(change)
             if known:
                 self.command(ev.PatchMarked(change, source=source))
@@ -332,7 +343,7 @@ class Execution:
         return known
 
     def condition(self, predicate: Callable[[], bool]) -> Future[bool]:
-        self._check_may_ask()
+        self._may_ask()
         future: Future[bool] = Future(loop=self.loop)
         self._conditions.append((predicate, future))
         return future

@@ -12,6 +12,7 @@ from typing import Any
 
 from derecho.runtime.guard import guard
 from derecho.runtime.loop import ControlSignal, Fiber, WorkflowLoop
+from derecho.runtime.source import caller_of
 
 _PATIENCE = 50
 """How often a fiber that catches the signal is told again."""
@@ -69,5 +70,9 @@ def _finish_generator(agen: Any) -> None:
 
 
 def _place(fiber: Fiber[Any]) -> str:
-    frame = getattr(fiber.get_coro(), "cr_frame", None)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else repr(fiber)
+    """The innermost line of the author's code that a fiber waits at."""
+    place, awaited = repr(fiber), fiber.get_coro()
+    while awaited is not None:
+        place = caller_of(getattr(awaited, "cr_frame", None)) or place
+        awaited = getattr(awaited, "cr_await", None)
+    return place
