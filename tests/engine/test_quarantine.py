@@ -1,5 +1,7 @@
 """A run whose code kills the process is set aside after three deaths, and goes on when somebody says so."""
 
+import asyncio
+
 import pytest
 
 import derecho
@@ -40,6 +42,18 @@ async def test_a_run_is_tried_again_after_two_deaths(clock: StandingClock, death
     await kill_workers(store, clock, deaths)
     async with Engine(store, workflows=[suspect]) as engine:
         assert await engine.client.get(suspect, "run-1").result() == "innocent"
+
+
+async def test_many_suspects_follow_each_other_at_once_not_at_each_poll(clock: StandingClock) -> None:
+    store, ids = MemoryStore(clock=clock), [f"run-{number}" for number in range(20)]
+    await derecho.Client(store).start_many([(workflow_id, suspect.bind()) for workflow_id in ids])
+    await store.commit([(RegisterWorker(WorkerRow("worker", "worker", store.now() + SECOND, ["workflow:suspect"])),)])
+    assert len(await store.claim_runs("worker", [f"claim-{number}" for number in range(20)], ["suspect"])) == 20
+    clock.advance(2)
+    await store.commit([(BuryWorker("worker"),)])
+    async with asyncio.timeout(5), Engine(store, workflows=[suspect]) as engine:  # at each poll it would take 20 s
+        for workflow_id in ids:
+            assert await engine.client.get(suspect, workflow_id).result() == "innocent"
 
 
 async def test_after_three_deaths_it_is_set_aside_until_a_signal_comes(clock: StandingClock) -> None:

@@ -13,6 +13,7 @@ from derecho.engine.runs import LiveRun, unused
 from derecho.errors import DeterminismError, NondeterminismError
 from derecho.journal.changes import BlockRun
 from derecho.journal.model import RunRow
+from derecho.journal.store import Store
 
 if TYPE_CHECKING:
     from derecho.engine.engine import Engine
@@ -23,6 +24,26 @@ QUARANTINE_AFTER = 3
 """Deaths of workers that held a run, after which no engine runs its code again."""
 _LONGEST_PAUSE = 600 * SECOND
 _MAX_REASON = 4_000
+
+
+class Suspects:
+    """The runs held here whose last worker died with them: at most one at a time, so that a death names the guilty."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def add(self, run_id: str) -> None:
+        self._held.add(run_id)
+
+    def clear(self, run_id: str) -> None:
+        """A run is no suspect any more: the next one may be claimed, at once and not at the next poll."""
+        if run_id in self._held:
+            self._held.remove(run_id)
+            self._store.hint("runs")
 
 
 class Blocker:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from derecho.engine.activity_worker import Reservation
-from derecho.engine.blocking import QUARANTINE_AFTER, Blocker
+from derecho.engine.blocking import QUARANTINE_AFTER, Blocker, Suspects
 from derecho.engine.plans import plan_turn
 from derecho.engine.runs import Cache, CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.engine.steps import StepRunner
@@ -54,7 +54,7 @@ class WorkflowWorker:
         self._steps = StepRunner(engine, self.direct)
         self._blocker = Blocker(engine)
         self._background: set[asyncio.Task[None]] = set()
-        self._suspects: set[str] = set()
+        self._suspects = Suspects(engine.store)
         self._refusals: dict[str, int] = {}
         self.draining = False
 
@@ -259,7 +259,7 @@ class WorkflowWorker:
         run.blocked_count = 0
         if not decision.advance.keep_claim:
             run.claim = None
-        self._suspects.discard(run_id)
+        self._suspects.clear(run_id)
         reservation.start()  # nothing starts before its commit is known
         for change in decision.changes:
             if isinstance(change, CancelActivity):
@@ -355,7 +355,7 @@ class WorkflowWorker:
         """Take a run out of memory; its code unwinds on the workflow thread and cannot act."""
         run.gone = True
         run.busy = False
-        self._suspects.discard(run.identity.run_id)
+        self._suspects.clear(run.identity.run_id)
         self.runs.remove(run)
         self._steps.cancel(run)
         if run.execution is not None:
