@@ -71,7 +71,8 @@ def _finish_generator(agen: Any) -> None:
 
 def _place(fiber: Fiber[Any]) -> str:
     """The innermost line of the author's code that a fiber waits at."""
-    place, awaited = repr(fiber), fiber.get_coro()
+    place = repr(fiber)
+    awaited: Any = fiber.get_coro()
     while awaited is not None:
         place = caller_of(getattr(awaited, "cr_frame", None)) or place
         awaited = getattr(awaited, "cr_await", None)
