@@ -186,7 +186,7 @@ def play(program: WorkflowDefinition, seed: int = 7) -> Drive:
     run.begin()
     open_ids: dict[int, ev.CommandEvent] = {}
     looked_at = 0
-    while run.outcome is None:
+    while not run.is_over:
         for event_id, event in enumerate(run.events[looked_at:], looked_at + 1):
             match event:
                 case ev.ActivityScheduled() | ev.TimerScheduled():

@@ -36,7 +36,7 @@ def test_an_error_that_nobody_awaited_fails_the_run_when_it_returns(drive: Drive
 
     run = drive(careless)
     run.begin()
-    assert run.outcome is None
+    assert not run.is_over
     run.task(run.fired(), after=60)
     assert run.failure == ("Broken", "no")
     run.check()

@@ -56,7 +56,7 @@ def recorded(drive: DriveOf, code: Code, upto: int = 3) -> Drive:
         run.task(run.completed("one"))
     if upto > 2:
         run.task(run.completed("two") if "two" in names(run.events[-1:]) else run.completed("one", nth=2))  # type: ignore[arg-type]  # the last event is a command
-        assert run.outcome is not None
+        assert run.is_over
     return run
 
 

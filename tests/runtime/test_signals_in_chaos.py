@@ -82,7 +82,7 @@ def pending_timers(run: Drive) -> list[ev.Fact]:
 def test_no_signal_is_lost_doubled_or_overtaken(drive: DriveOf, seed: int) -> None:
     run, chance, sent = drive(chaos, seed), random.Random(-seed), 0
     run.begin()
-    while run.outcome is None:
+    while not run.is_over:
         signals: list[ev.Fact] = [run.signal(number, sent + n) for n in range(chance.randrange(3))]
         sent += len(signals)
         fired = pending_timers(run)

@@ -99,6 +99,10 @@ class Drive:
         return self.execution.outcome
 
     @property
+    def is_over(self) -> bool:
+        return self.outcome is not None
+
+    @property
     def result(self) -> Any:
         """The value that the workflow returned."""
         assert isinstance(self.outcome, ev.WorkflowCompleted), self.outcome
