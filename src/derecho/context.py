@@ -286,7 +286,7 @@ class Context:
             summary=summary,
         )
         decode = definition.signature.decode_result
-        return execution.schedule_child(event, lambda payload: decode(payload, execution.converter), self.signal)
+        return execution.schedule_child(event, lambda payload: decode(payload, execution.converter), self._send)
 
     def map(self, calls: Sequence[Invocation[R]], *, limit: int | None = None) -> Future[list[R]]:
         """Run activities or child workflows side by side, at most `limit` in flight; results in order.
@@ -337,8 +337,11 @@ class Context:
     async def signal(self, workflow_id: str, signal: Signal[T], value: T) -> None:
         """Signal another workflow, once; raises WorkflowNotFound when it has no open run."""
         check_name(workflow_id, "workflow id")
+        await self._send(workflow_id, signal, value, None)
+
+    async def _send(self, workflow_id: str, signal: Signal[T], value: T, run_id: str | None) -> None:
         payload = encode_value(value, signal.type, self._execution.converter, f"signal {signal.name!r}")
-        await self._execution.send_signal(ev.SignalSent(workflow_id, signal.name, payload, source=caller(2)))
+        await self._execution.send_signal(ev.SignalSent(workflow_id, signal.name, payload, run_id, caller(1)))
 
     def channel(self, type: type[T], capacity: int = 0) -> Channel[T]:
         """A channel between fibers of this run; `type` is for readers and type checkers."""

@@ -99,6 +99,7 @@ class Advance(msgspec.Struct, frozen=True, gc=False):
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Put a message into the inbox of a run (`run_id`) or of the open run of a workflow id.
 
+    With `chain_id`, a run of that workflow id which belongs to another chain counts as not found: it is a stranger.
     Conflicts: "not_found", "closed" or "full" (more than `limit` unread). With `undelivered`, that message is delivered
     to `reply_to` instead of conflicting, and `delivered` on success; with `drop`, nothing is.
     A sleeping run becomes ready at once, a blocked one too; one that is asleep and not blocked is instead claimed by
@@ -115,6 +116,7 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     reply_to: str | None = None
     delivered: NewMessage | None = None
     undelivered: NewMessage | None = None
+    chain_id: str | None = None
 
 
 class BlockRun(msgspec.Struct, frozen=True, gc=False):
@@ -138,7 +140,9 @@ class ReleaseRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestTerminate(msgspec.Struct, frozen=True, gc=False):
-    """Ask whoever comes first to close this run at once. No conflict: a closed or unknown run is left alone."""
+    """Ask whoever comes first to close this run at once, or the open run of its chain if it continued as new.
+
+    No conflict: a closed chain or an unknown run is left alone."""
 
     run_id: str
     reason: str

@@ -88,17 +88,20 @@ class ChildScheduled(Command, frozen=True, omit_defaults=True):
 
 
 class ChildCancelRequested(Command, frozen=True, omit_defaults=True):
+    """`run_id` is the child's first run: a stranger that has its workflow id now is not meant."""
+
     child: int
     workflow_id: str
     reason: str = ""
     source: str = ""
+    run_id: str | None = None
 
     def identity(self) -> tuple[Any, ...]:
         return (self.child,)
 
 
 class SignalSent(Command, frozen=True, omit_defaults=True):
-    """A signal to another workflow id (or, for a child's own handle, to that run)."""
+    """A signal to another workflow id; from a child's own handle, to the chain that began with `run_id`."""
 
     workflow_id: str
     name: str

@@ -13,7 +13,6 @@ from derecho.journal.changes import (
     Advance,
     CancelActivity,
     Change,
-    Deliver,
     DropTimer,
     NewMessage,
     ScheduleTimer,
@@ -22,7 +21,14 @@ from derecho.journal.failures import cancelled_failure
 from derecho.journal.model import ActivityRow, Head, Status, TimerRow
 from derecho.journal.wire import encode_struct
 from derecho.runtime.ending import leave_behind
-from derecho.runtime.rows import RunIdentity, activity_row, create_child, deliver_signal, history_row
+from derecho.runtime.rows import (
+    RunIdentity,
+    activity_row,
+    create_child,
+    deliver_signal,
+    deliver_to_child,
+    history_row,
+)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -115,7 +121,7 @@ def _ask(
             changes.append(create_child(run, event_id, command, at, told=True))
         case ev.ChildCancelRequested():
             request = ev.CancelRequested(command.reason or "its parent asked for it", at, actor=run.workflow_id)
-            changes.append(Deliver(NewMessage(encode_struct(request)), workflow_id=command.workflow_id, drop=True))
+            changes.append(deliver_to_child(command.workflow_id, command.run_id, request))
         case ev.SignalSent():
             changes.append(deliver_signal(run, event_id, command, at, told=True))
         case ev.StepScheduled() | ev.SideEffectRecorded() | ev.PatchMarked():

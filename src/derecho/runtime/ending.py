@@ -12,7 +12,7 @@ from derecho.journal.changes import Advance, Change, CreateRun, Deliver, NewMess
 from derecho.journal.model import RunRow
 from derecho.journal.wire import encode_struct
 from derecho.runtime.loop import RUNTIME_VERSION
-from derecho.runtime.rows import RunIdentity, create_child, deliver_signal, history_row
+from derecho.runtime.rows import RunIdentity, create_child, deliver_signal, deliver_to_child, history_row
 
 
 def leave_behind(
@@ -33,7 +33,8 @@ def leave_behind(
     asked_now = {command.run_id for command in commands if isinstance(command, ev.ChildScheduled)}
     for child in children:
         if child.run_id not in asked_now:
-            changes.extend(close_child(run.workflow_id, child.run_id, child.workflow_id, child.close_policy, at))
+            chain, policy = child.run_id, child.close_policy  # a chain is named by its first run
+            changes.extend(close_child(run.workflow_id, chain, chain, child.workflow_id, policy, at))
     if run.parent is not None:
         told = tell_parent(run.parent, outcome, at)
         if told is not None:
@@ -41,13 +42,15 @@ def leave_behind(
     return changes
 
 
-def close_child(parent_id: str, run_id: str, workflow_id: str, policy: ev.ClosePolicy | None, at: int) -> list[Change]:
+def close_child(
+    parent_id: str, run_id: str, chain_id: str, workflow_id: str, policy: ev.ClosePolicy | None, at: int
+) -> list[Change]:
     """A parent has closed: what that means for one open child."""
     if policy == "terminate":
         return [RequestTerminate(run_id, f"its parent {parent_id!r} closed")]
     if policy == "cancel":
         request = ev.CancelRequested(f"its parent {parent_id!r} closed", at, actor=parent_id)
-        return [Deliver(NewMessage(encode_struct(request)), workflow_id=workflow_id, drop=True)]
+        return [deliver_to_child(workflow_id, chain_id, request)]
     return []
 
 
@@ -79,7 +82,8 @@ def terminate(
     )
     changes: list[Change] = [advance]
     for child in children:
-        changes.extend(close_child(row.workflow_id, child.run_id, child.workflow_id, child.close_policy, event.at))
+        policy = child.close_policy
+        changes.extend(close_child(row.workflow_id, child.run_id, child.chain_id, child.workflow_id, policy, event.at))
     parent = RunIdentity.of(row).parent
     told = tell_parent(parent, event, event.at) if parent is not None else None
     return (*changes, told) if told is not None else tuple(changes)

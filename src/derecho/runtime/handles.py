@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Decode = Callable[[Payload], Any]
-Send = Callable[[str, Any, Any], Awaitable[None]]
+Send = Callable[[str, Any, Any, str], Awaitable[None]]
 
 
 class PendingFuture(Future[T]):
@@ -106,7 +106,7 @@ class ChildHandle(ResultFuture[T]):
 
     async def signal(self, signal: Any, value: Any) -> None:
         """Send the child a signal; raises WorkflowNotFound when it has no open run any more."""
-        await self._send(self.id, signal, value)
+        await self._send(self.id, signal, value, self.scheduled.run_id)
 
     def settle(self, state: str | Exception) -> None:
         """The start is known: a run id, or why there is none."""
@@ -125,7 +125,8 @@ class ChildHandle(ResultFuture[T]):
         on_cancel = self.scheduled.on_cancel
         if on_cancel != "abandon" and not self.cancel_asked:
             self.cancel_asked = True
-            self.execution.command(ChildCancelRequested(self.event_id, self.id, str(msg or ""), source=caller(2)))
+            request = ChildCancelRequested(self.event_id, self.id, str(msg or ""), caller(2), self.scheduled.run_id)
+            self.execution.command(request)
         return True if on_cancel == "wait" else super().cancel(msg)
 
     def finish_cancel(self) -> None:

@@ -71,11 +71,17 @@ def deliver_signal(run: RunIdentity, event_id: int, command: ev.SignalSent, at: 
     return Deliver(
         NewMessage(encode_struct(signal), f"{run.run_id}:{event_id}"),
         workflow_id=command.workflow_id,
+        chain_id=command.run_id,
         drop=not told,
         reply_to=run.run_id if told else None,
         delivered=NewMessage(encode_struct(ev.SignalDelivered(event_id, at))) if told else None,
         undelivered=NewMessage(encode_struct(ev.SignalUndelivered(event_id, gone, at))) if told else None,
     )
+
+
+def deliver_to_child(workflow_id: str, chain_id: str | None, fact: ev.Fact) -> Deliver:
+    """Tell a child something, whichever of its runs is open; a stranger that has its workflow id is left alone."""
+    return Deliver(NewMessage(encode_struct(fact)), workflow_id=workflow_id, chain_id=chain_id, drop=True)
 
 
 def history_row(seen: Head, events: Sequence[ev.AnyEvent], at: int) -> HistoryRow:

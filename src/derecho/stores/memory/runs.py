@@ -161,7 +161,7 @@ def _close(tables: Tables, run: RunRow, change: Advance) -> None:
 def deliver(tables: Tables, change: Deliver) -> tuple[str, int, bool]:
     """Put a message into an inbox; the run that it was for, its number there or 0, and whether the run was claimed."""
     run = tables.runs.get(change.run_id) if change.run_id is not None else tables.newest_run(change.workflow_id or "")
-    if run is None:
+    if run is None or change.chain_id not in (None, run.chain_id):
         return _not_delivered(tables, change, Conflict("not_found"), change.run_id or "")
     if change.message.key is not None and change.message.key in tables.keys.get(run.chain_id, ()):
         _reply(tables, change, change.delivered)
@@ -240,8 +240,10 @@ def let_go(run: RunRow, ready_at: int | None) -> RunRow:
 
 def request_terminate(tables: Tables, change: RequestTerminate) -> None:
     """Whoever holds the run loses it, so that code that never returns cannot keep it."""
-    run = tables.runs.get(change.run_id)
-    if run is None or not run.is_open:
+    run = asked = tables.runs.get(change.run_id)
+    if asked is not None and asked.status == "continued_as_new":
+        run = tables.newest_run(asked.workflow_id)
+    if run is None or asked is None or not run.is_open or run.chain_id != asked.chain_id:
         return
     tables.put(tables.terminate, run.run_id, None)
     tables.put_run(replace(let_go(run, tables.now), terminate=change.reason))

@@ -131,7 +131,7 @@ def deliver(tx: Transaction, change: Deliver) -> tuple[str, int, bool]:
         found = tx.one(_TARGET, (change.run_id,))
     else:
         found = tx.one(_TARGET_OF_WORKFLOW, (change.workflow_id or "",))
-    if found is None:
+    if found is None or change.chain_id not in (None, found[1]):
         return _not_delivered(tx, change, Conflict("not_found"), change.run_id or "")
     run_id, chain_id, status, last, read, ready_at, claim = found
     key = change.message.key

@@ -100,6 +100,15 @@ class TestDeliver:
         receipt = await world.do(Deliver(message(), workflow_id="order-1"))
         assert receipt.delivered == (("run-2", 2, False),)
 
+    async def test_a_chain_means_its_open_run_and_no_stranger_of_the_same_id(self, world: World) -> None:
+        await world.closed(1, "continued_as_new")
+        await world.start(2, workflow_id="order-1", chain_id="chain-1")
+        receipt = await world.do(Deliver(message(), workflow_id="order-1", chain_id="chain-1"))
+        assert receipt.delivered == (("run-2", 2, False),)
+        stranger = Deliver(message(), workflow_id="order-1", chain_id="chain-9")
+        assert await world.refused(stranger) == Conflict("not_found")
+        assert len(await world.inbox("run-2")) == 2
+
     async def test_a_full_inbox_conflicts_until_it_is_read(self, world: World) -> None:
         await world.start(1, message("one"), message("two"))
         deliver = Deliver(message("three"), run_id="run-1", limit=2)

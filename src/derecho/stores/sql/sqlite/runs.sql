@@ -156,9 +156,14 @@ SET ready_at = CASE WHEN :ready OR inbox_last > inbox_read THEN :now END, claim 
 WHERE run_id = :run_id AND claim = :claim AND closed_at IS NULL;
 
 -- name: request_terminate(run_id, reason, now)
--- Whoever holds the run loses it, so that code that never returns cannot keep it.
+-- Whoever holds the run loses it, so that code that never returns cannot keep it. One that has continued as new is
+-- followed to the open run of its chain.
 UPDATE runs SET terminate = :reason, ready_at = :now, claim = NULL, worker = NULL
-WHERE run_id = :run_id AND closed_at IS NULL;
+WHERE run_id = (
+    SELECT run.run_id FROM runs AS asked JOIN runs AS run ON run.workflow_id = asked.workflow_id
+    WHERE asked.run_id = :run_id AND run.chain_id = asked.chain_id AND run.closed_at IS NULL
+      AND (run.run_id = asked.run_id OR asked.status = 'continued_as_new')
+);
 
 -- name: forget_run(run_id)
 DELETE FROM runs WHERE run_id = :run_id AND closed_at IS NOT NULL;
