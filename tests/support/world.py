@@ -3,11 +3,13 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from derecho import MemoryStore, Store
+from derecho.stores.sqlite import SQLiteStore
 from tests.support.clocks import StandingClock
 
 T = TypeVar("T")
@@ -19,10 +21,12 @@ def clock() -> StandingClock:
     return StandingClock()
 
 
-@pytest.fixture(params=["memory"])
-async def store(request: pytest.FixtureRequest, clock: StandingClock) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, clock: StandingClock, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
-    store = MemoryStore(clock=clock)
+    store: Store = MemoryStore(clock=clock)
+    if request.param == "sqlite":
+        store = SQLiteStore(tmp_path / "runs.db", clock=clock)
     yield store
     await store.close()
 
