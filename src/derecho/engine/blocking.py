@@ -5,7 +5,6 @@ still takes signals, cancel and terminate; it resumes by itself when fixed code 
 """
 
 import logging
-import traceback
 from typing import TYPE_CHECKING
 
 from derecho.clock import FOREVER, SECOND
@@ -14,6 +13,7 @@ from derecho.errors import DeterminismError, NondeterminismError
 from derecho.journal.changes import BlockRun
 from derecho.journal.model import RunRow
 from derecho.journal.store import Store
+from derecho.runtime.source import place_of
 
 if TYPE_CHECKING:
     from derecho.engine.engine import Engine
@@ -103,8 +103,8 @@ def describe(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (NondeterminismError, DeterminismError)):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{text} (at {frames[-1].filename}:{frames[-1].lineno})" if frames else text
+    place = place_of(error)
+    return f"{text} (at {place})" if place else text
 
 
 def _extra(run: object) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -22,15 +22,30 @@ def caller(depth: int = 1) -> str:
 def caller_of(frame: FrameType | None) -> str:
     """The same, from a given frame outwards."""
     while frame is not None:
-        code = frame.f_code
-        try:
-            name = _names[code]
-        except KeyError:
-            name = _names[code] = _short_name(code)
+        name = _name(frame.f_code)
         if name is not None:
             return f"{name}:{frame.f_lineno}" if name else ""
         frame = frame.f_back
     return ""
+
+
+def place_of(error: BaseException) -> str:
+    """The author's line that an error was raised at, or under; "" when none of theirs had a part in it."""
+    found = ""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        name = _name(traceback.tb_frame.f_code)
+        found = f"{name}:{traceback.tb_lineno}" if name else found
+        traceback = traceback.tb_next
+    return found
+
+
+def _name(code: CodeType) -> str | None:
+    try:
+        return _names[code]
+    except KeyError:
+        name = _names[code] = _short_name(code)
+        return name
 
 
 def _short_name(code: CodeType) -> str | None:
