@@ -4,10 +4,12 @@ import ast
 import inspect
 import re
 import textwrap
+from typing import get_args
 
 import pytest
 
 import derecho
+from derecho.journal.events import AnyEvent
 from tests.docs.pages import ROOT
 
 TEXT = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -76,6 +78,12 @@ def test_every_history_in_the_documentation_comes_back_as_it_was() -> None:
     examples = re.findall(r"^```jsonl\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     assert examples
     assert [derecho.History.loads(text).dumps() for text in examples] == examples
+
+
+def test_every_type_of_event_is_told() -> None:
+    page = (ROOT / "docs" / "history-format.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`", page))
+    assert {str(event.__struct_config__.tag) for event in get_args(AnyEvent)} - told == set()
 
 
 def test_the_tree_of_errors_is_that_of_the_code() -> None:
