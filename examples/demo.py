@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crashtest.children import EXAMPLES, ChildFailed, Children
-from crashtest.drive import Show, run_show
+from crashtest.drive import Show, Stalled, run_show
 from crashtest.evidence import Evidence, collect
 from crashtest.orders import Entry, OrdersError, read_orders
 from crashtest.proofs import prove
@@ -26,28 +26,14 @@ from crashtest.screen import Screen, open_screen
 from derecho import Client, DerechoError
 
 
-class Unfinished(Exception):
-    """The time is up; the message says which orders are still open."""
-
-
 async def play(show: Show, screen: Screen, folder: Path, seed: int) -> Evidence:
     """The whole show; returns what it left behind, when every process has ended."""
     database, ledger = folder / "orders.db", folder / "shop.db"
-    limit = 15 + 0.05 * len(show.entries)
     async with Children(folder) as children, Client(f"sqlite:///{database}") as client:
         service = await children.start("shop", ["-m", "shop.service", str(ledger), "--seed", str(seed)])
         port = await service.first_line()
         screen.say(f"shop started (pid {service.pid}, port {port})", at=show.elapsed)
-        try:
-            async with asyncio.timeout(limit):
-                await run_show(show, screen, client, children, ["worker.py", str(database), port], ledger)
-        except TimeoutError:
-            left = [entry.order.id for entry in show.entries if entry.order.id not in show.outcomes]
-            some = ", ".join(left[:8]) + (" …" if len(left) > 8 else "")
-            said = show.worker.last_words() if show.worker else ""
-            raise Unfinished(
-                f"after {limit:.0f} s {len(left)} orders are still open: {some}; the worker{said}"
-            ) from None
+        await run_show(show, screen, client, children, ["worker.py", str(database), port], ledger)
         screen.say("all orders have ended; stopping the worker and reading the books", at=show.elapsed)
         if show.worker and await show.worker.stop():
             show.worker.check()
@@ -75,7 +61,7 @@ def perform(options: argparse.Namespace, entries: Sequence[Entry], folder: Path)
             proofs = prove(evidence, options.kills)
             report(screen, evidence, proofs)
             failures = [f"this is not proved: {proof.title}" for proof in proofs if not proof.holds]
-        except* (ChildFailed, Unfinished, DerechoError) as group:
+        except* (ChildFailed, Stalled, DerechoError) as group:
             failures = [str(error) for error in leaves(group)]
         screen.say("")
         for failure in failures:

@@ -19,8 +19,11 @@ from derecho import Client, DerechoError, Handle
 from order import Outcome, approval, order_workflow
 from shop.ledger import LedgerReader
 
-PACE = 0.025
-"""Seconds between two orders of a wave."""
+BATCH, PAUSE = 4, 0.1
+"""Orders come in a few at a time, with a pause of so many seconds between them."""
+
+PATIENCE = 15.0
+"""Seconds without a new outcome or effect after which the show is given up."""
 
 
 @dataclass
@@ -46,18 +49,25 @@ class Show:
         return time.time() - self.began_at
 
 
+class Stalled(Exception):
+    """Nothing happens any more; the message says which orders are still open."""
+
+
 async def run_show(
     show: Show, screen: Screen, client: Client, children: Children, worker: Sequence[str], ledger: Path
 ) -> None:
-    """Until every order has ended and the last worker has stopped in order; raises ChildFailed when one fails."""
+    """Until every order has ended; raises ChildFailed when a worker ends by itself, Stalled when nothing moves."""
     reader = LedgerReader(ledger)
     try:
         async with asyncio.TaskGroup() as tasks:
-            reviewer = tasks.create_task(review(show, reader))
-            killer = tasks.create_task(run_workers(show, screen, children, worker, reader))
-            display = tasks.create_task(screen.follow(show, reader))
+            beside = [
+                tasks.create_task(review(show, reader)),
+                tasks.create_task(run_workers(show, screen, children, worker, reader)),
+                tasks.create_task(screen.follow(show, reader)),
+                tasks.create_task(watch_progress(show, reader)),
+            ]
             await send_orders(show, client)
-            for task in (reviewer, killer, display):
+            for task in beside:
                 task.cancel()
     finally:
         reader.close()
@@ -69,11 +79,13 @@ async def send_orders(show: Show, client: Client) -> None:
     async with asyncio.TaskGroup() as waiting:
         for wave in range(waves):
             await show.waves.acquire()
-            for entry in show.entries[count * wave // waves : count * (wave + 1) // waves]:
-                handle = await client.start(order_workflow.bind(entry.order), id=entry.order.id)
-                show.handles[entry.order.id] = handle
-                waiting.create_task(take_outcome(show, handle))
-                await asyncio.sleep(PACE)
+            orders = show.entries[count * wave // waves : count * (wave + 1) // waves]
+            for batch in range(0, len(orders), BATCH):
+                calls = [(entry.order.id, order_workflow.bind(entry.order)) for entry in orders[batch : batch + BATCH]]
+                for handle in await client.start_many(calls):
+                    show.handles[handle.id] = handle
+                    waiting.create_task(take_outcome(show, handle))
+                await asyncio.sleep(PAUSE)
 
 
 async def take_outcome(show: Show, handle: Handle[Outcome]) -> None:
@@ -95,6 +107,29 @@ async def review(show: Show, reader: LedgerReader) -> None:
                 await show.handles[order_id].signal(approval, large[order_id])
                 show.reviewed[order_id] = large[order_id]
         await asyncio.sleep(0.05)
+
+
+async def watch_progress(show: Show, reader: LedgerReader) -> None:
+    """A slow machine may take its time; a show in which nothing moves is over."""
+    seen, seen_at = (-1, -1, -1), show.elapsed
+    while True:
+        progress = (len(show.handles), len(show.outcomes), reader.effect_count())
+        if progress != seen:
+            seen, seen_at = progress, show.elapsed
+        elif show.elapsed - seen_at > PATIENCE:
+            raise Stalled(await what_is_left(show))
+        await asyncio.sleep(0.25)
+
+
+async def what_is_left(show: Show) -> str:
+    """Which orders are open, why the first of them is, and what the worker said last."""
+    left = [entry.order.id for entry in show.entries if entry.order.id not in show.outcomes]
+    some = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
+    text = f"nothing moved for {PATIENCE:.0f} s; {len(left)} orders are open: {some}"
+    if left and left[0] in show.handles:
+        run = await show.handles[left[0]].describe()
+        text += f"\n{left[0]} is {run.status}: {run.blocked_reason or 'no reason is known'}"
+    return text + (f"\n{show.worker.name} said last{show.worker.last_words(6)}" if show.worker else "")
 
 
 async def run_workers(

@@ -1,6 +1,7 @@
 """What the demo prints when all is over: a table of numbers, the proofs, one order's life, and what to try next."""
 
 import re
+import textwrap
 from collections import Counter
 
 from crashtest.evidence import Evidence
@@ -21,9 +22,10 @@ def report(screen: Screen, evidence: Evidence, proofs: list[Proof]) -> None:
     heading(screen, "Proofs, from the orders file, the shop's books and the histories")
     for proof in proofs:
         mark, style = ("✓", "green") if proof.holds else ("✗", "bold red")
-        screen.say(f"  {mark} {proof.title:<38} {proof.seen}", style=style)
+        seen = proof.seen if proof.holds else f"{len(proof.problems)} problems"
+        screen.say(f"  {mark} {proof.title:<38} {seen}", style=style)
         for problem in proof.problems[:PROBLEMS_SHOWN]:
-            screen.say(f"      {problem}", style="red")
+            screen.say(textwrap.indent(problem, "      "), style="red")
         if len(proof.problems) > PROBLEMS_SHOWN:
             screen.say(f"      … and {len(proof.problems) - PROBLEMS_SHOWN} more", style="red")
 

@@ -161,6 +161,9 @@ class LedgerReader:
         query = "SELECT count(*) FROM calls WHERE ended_at IS NULL AND began_at >= ?"
         return int(self._db.execute(query, (since,)).fetchone()[0])
 
+    def effect_count(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM effects").fetchone()[0])
+
     def charged(self) -> set[str]:
         """The orders that have been paid for so far."""
         query = "SELECT order_id FROM effects WHERE operation = 'charge' AND status = 200"
