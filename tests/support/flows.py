@@ -44,7 +44,9 @@ class Flows:
             if row is None or row.tasks == 0 or row.claim is not None or row.ready_at is not None:
                 return None
             now, timers = self.clock.now(), (await self.store.pending(row.run_id)).timers
-            return None if any(timer.fire_at <= now for timer in timers) else row
+            if any(timer.fire_at <= now for timer in timers) or await self.store.find_run(id) != row:
+                return None  # or two looks that do not fit together: a timer fired between them
+            return row
 
         found = await self.until(waits)
         assert isinstance(found, RunRow)
