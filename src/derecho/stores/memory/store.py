@@ -9,30 +9,7 @@ from msgspec.structs import replace
 
 from derecho.clock import FOREVER, Clock, SystemClock
 from derecho.errors import StoreError
-from derecho.journal.changes import (
-    Advance,
-    BlockRun,
-    BuryWorker,
-    CancelActivity,
-    Change,
-    CreateRun,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    ForgetRun,
-    Heartbeat,
-    Receipt,
-    RegisterWorker,
-    ReleaseRun,
-    RenewWorker,
-    RequestTerminate,
-    Result,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    ScheduleTimer,
-    Transition,
-)
+from derecho.journal.changes import Result, Transition
 from derecho.journal.deadlines import claimed
 from derecho.journal.model import (
     CLAIMED,
@@ -49,31 +26,10 @@ from derecho.journal.model import (
 from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
-from derecho.stores.memory import runs, tasks
+from derecho.stores.memory.changes import apply
 from derecho.stores.memory.queue import take
 from derecho.stores.memory.tables import Tables
-from derecho.stores.transitions import Stop, unfit
-
-APPLY: dict[type[Change], Callable[[Tables, Any], Any]] = {
-    CreateRun: runs.create_run,
-    Advance: runs.advance,
-    Deliver: runs.deliver,
-    BlockRun: runs.block_run,
-    ReleaseRun: runs.release_run,
-    RequestTerminate: runs.request_terminate,
-    ForgetRun: runs.forget_run,
-    ScheduleActivity: tasks.schedule_activity,
-    RetryActivity: tasks.retry_activity,
-    FinishActivity: tasks.finish_activity,
-    CancelActivity: tasks.cancel_activity,
-    Heartbeat: tasks.heartbeat,
-    ScheduleTimer: tasks.schedule_timer,
-    DropTimer: tasks.drop_timer,
-    RegisterWorker: tasks.register_worker,
-    RenewWorker: tasks.renew_worker,
-    RetireWorker: tasks.retire_worker,
-    BuryWorker: tasks.bury_worker,
-}
+from derecho.stores.transitions import unfit
 
 
 class MemoryStore:
@@ -112,30 +68,13 @@ class MemoryStore:
             tables.touched.clear()
             tables.undo.clear()
             try:
-                results = [self._apply(transition) for transition in transitions]
+                results = [unfit(transition) or apply(tables, transition) for transition in transitions]
             except BaseException:
                 tables.roll_back()
                 raise
             touched = tuple(tables.touched)
         self._hints.bump(touched)
         return results
-
-    def _apply(self, transition: Transition) -> Result:
-        """One transition, whole or not at all."""
-        problem = unfit(transition)
-        if problem is not None:
-            return problem
-        tables, mark = self._tables, len(self._tables.undo)
-        delivered: list[tuple[str, int, bool]] = []
-        try:
-            for change in transition:
-                outcome = APPLY[type(change)](tables, change)
-                if outcome is not None:
-                    delivered.append(outcome)
-        except Stop as stopped:
-            tables.roll_back(mark)
-            return stopped.result
-        return Receipt(tuple(delivered)) if delivered else _DONE
 
     async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
         raise StoreError(f"a transaction needs a database for your rows, and this is {_NO_DATABASE}")
@@ -284,7 +223,6 @@ class MemoryStore:
         await self._hints.wait(topic, seen, timeout)
 
 
-_DONE = Receipt()
 _NO_DATABASE = "a MemoryStore, which has none. Use SQLiteStore"
 
 
