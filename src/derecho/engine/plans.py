@@ -99,7 +99,7 @@ def _successor(
         execution.started,
         decision.outcome,
         execution.unread_signals(),
-        None if execution.cancel_delivered else execution.cancel,
+        execution.unseen_cancel,
         turn.run.close_policy,
         execution.at,
     )

@@ -65,8 +65,11 @@ class StepScheduled(Command, frozen=True, omit_defaults=True):
 
 
 class SideEffectRecorded(Command, frozen=True, omit_defaults=True):
+    """`failure` is what the function raised instead of giving a value."""
+
     value: Payload
     source: str = ""
+    failure: Failure | None = None
 
 
 class ChildScheduled(Command, frozen=True, omit_defaults=True):

@@ -52,11 +52,18 @@ class TakingFuture(Future[T]):
 
 
 class SignalFuture(TakingFuture[Any]):
-    """Resolved with the next signal of its kind, decoded as `type`."""
+    """Resolved with the next signal of its kind, decoded as `type`; `seen` once somebody has looked at it."""
 
     def __init__(self, execution: "Execution", source: Source, type: Any) -> None:
         super().__init__(execution, source)
         self.type = type
+        self.seen = False
+
+    def result(self) -> Any:
+        """asyncio asks for it when it wakes the fiber that waits."""
+        value = super().result()
+        self.seen = True
+        return value
 
 
 class SignalBuffer:
@@ -67,13 +74,15 @@ class SignalBuffer:
         self.name = name
         self._facts: deque[tuple[int, SignalReceived]] = deque()
         self._receivers: deque[SignalFuture] = deque()
+        self._given: deque[SignalFuture] = deque()
 
     def __len__(self) -> int:
         return len(self._facts)
 
     def unread(self) -> list[tuple[int, SignalReceived]]:
-        """What nobody has received, each with its place among all signals of the run."""
-        return list(self._facts)
+        """What nobody has looked at, each with its place among all signals of the run."""
+        given = [item for future in self._given if not future.seen for item in future.items]
+        return [*given, *self._facts]
 
     def push(self, place: int, fact: SignalReceived) -> None:
         self._facts.append((place, fact))
@@ -125,6 +134,9 @@ class SignalBuffer:
                 value = self._decode(self._facts[0][1], receiver.type)
                 receiver.items.append(self._facts.popleft())
                 receiver.set_result(value)
+                while self._given and self._given[0].seen:
+                    self._given.popleft()
+                self._given.append(receiver)
             self._receivers.popleft()
 
     def _decode(self, fact: SignalReceived, type: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from derecho.clock import SECOND, to_datetime
 from derecho.errors import DerechoError, DeterminismError
 from derecho.journal import events as ev
+from derecho.journal.failures import rebuild, to_failure
 from derecho.journal.payloads import Converter, Payload
 from derecho.runtime.channels import SignalBuffer
 from derecho.runtime.closing import ClosingRules
@@ -229,12 +230,12 @@ class Execution:
         self.buffer(fact.name).push(self._signal_count, fact)
 
     def request_cancel(self, fact: ev.CancelRequested, event_id: int) -> None:
-        """Deliver the first request once, to the main fiber; while the code is shielded it waits."""
+        """Deliver the first request once, to the main fiber; while the code is shielded it waits. All limits count."""
+        if fact.limit is not None:
+            self.pending[event_id] = CancelDeadline()
         if self.cancel is not None:
             return
         self.cancel = fact
-        if fact.limit is not None:
-            self.pending[event_id] = CancelDeadline()
         for notice in self.on_cancel:
             notice(fact)
         self.on_cancel.clear()
@@ -255,6 +256,13 @@ class Execution:
         if self.cancel is not None and not self.cancel_delivered and not self.shields and self.loop.main is not None:
             self.cancel_delivered = True
             self.loop.main.cancel(self.cancel.reason)
+
+    @property
+    def unseen_cancel(self) -> ev.CancelRequested | None:
+        """A request to cancel that the code has not met, because it was shielded or ended first."""
+        main = self.loop.main
+        met = self.cancel_delivered and main is not None and not main._must_cancel
+        return None if met else self.cancel
 
     # --- what the context and the handles ask for --------------------------------------------------------------------
 
@@ -324,10 +332,17 @@ class Execution:
             self.drop_timer(handle.timer)
 
     def side_effect(self, compute: Callable[[], Payload], source: str) -> Payload:
-        """Run `compute` once in the life of the run and record what it gave."""
+        """Run `compute` once in the life of the run and record what it gave, or what it raised."""
         self._may_ask()
-        value = compute() if self._matcher is None else Payload()
-        _, event = self.command(ev.SideEffectRecorded(value, source=source))
+        asked = ev.SideEffectRecorded(Payload(), source=source)
+        if self._matcher is None:
+            try:
+                asked = ev.SideEffectRecorded(compute(), source=source)
+            except Exception as exc:
+                asked = ev.SideEffectRecorded(Payload(), source=source, failure=to_failure(exc))
+        _, event = self.command(asked)
+        if event.failure is not None:
+            raise rebuild(event.failure)
         recorded: Payload = event.value
         return recorded
 
@@ -361,7 +376,7 @@ class Execution:
         main = self.loop.main
         if main is None or not (main.done() or self.forced):
             return
-        unread = sum(len(buffer) for buffer in self.signals.values())
+        unread = sum(len(buffer.unread()) for buffer in self.signals.values())
         if main.done():
             try:
                 outcome = self.rules.outcome(main, self.loop.fibers.values(), self.cancel, unread)

@@ -102,6 +102,8 @@ class Fiber(asyncio.Task[T]):
 
     __slots__ = ("_hash",)
 
+    _must_cancel: bool  # of asyncio.Task: a cancellation that the code has not met yet
+
     def __init__(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
