@@ -65,7 +65,9 @@ def open_writer(path: str, synchronous: Synchronous, *, create: bool) -> sqlite3
         if granted != level:
             raise StoreError(f"database {path}: SQLite set synchronous to {granted!r} instead of {level}")
         migrate(connection, path)
-        connection.execute("BEGIN IMMEDIATE")  # a file that may not be written is refused now, not at the first commit
+        # A file that may not be written is refused now, not at the first commit. BEGIN alone would not notice.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE meta SET value = value WHERE key = 'now'")
         connection.execute("ROLLBACK")
     except BaseException:
         connection.close()

@@ -123,7 +123,7 @@ class ConnectionThread:
                 self._connection = self._connect()
             result = order.job(self._connection)
         except BaseException as exc:
-            if breaks_connection(exc):
+            if breaks_connection(exc) or (self._connection is not None and self._connection.in_transaction):
                 self._drop_connection()
             _tell(order, _fail, exc)
         else:

@@ -7,6 +7,7 @@ around each transition, so that the neighbours of a refused one are not touched.
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -88,8 +89,8 @@ class Writing:
 
     def run(self, connection: sqlite3.Connection, body: Callable[[Transaction], T]) -> tuple[T, set[Topic]]:
         """Run `body` in a transaction. It is durable on return, and undone when anything is raised."""
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             stored = connection.execute(_STORED_NOW).fetchone()[0]
             transaction = Transaction(connection, self._instant(stored), self._horizon)
             result = body(transaction)
@@ -158,4 +159,5 @@ class Writing:
 def roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is open; after some errors, a full disk among them, SQLite has done so itself."""
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # the thread then drops the connection, which undoes it as well
+            connection.execute("ROLLBACK")

@@ -32,9 +32,6 @@ UPDATE runs SET claim = :claim, worker = :worker, ready_at = :claimed WHERE run_
 -- name: messages(run_id)
 SELECT number, data FROM inbox WHERE run_id = :run_id ORDER BY number;
 
--- name: is_alive(worker)
-SELECT 1 FROM workers WHERE worker = :worker;
-
 -- name: due_activities(queues, names, now, limit)
 -- Of each queue and name the longest due, then of all the longest due. `queues` and `names` are JSON arrays.
 SELECT activity.*
