@@ -1,18 +1,23 @@
-"""What tests of the engine and the client share: stores on a clock that stands still, and waiting for the engine."""
+"""What tests of the engine and the client share: stores on a clock that the test moves, engines, waiting for them."""
 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
-from derecho import MemoryStore, Store
+from derecho import Engine, MemoryStore, Store
+from derecho.activity import ActivityDefinition
 from derecho.stores.sqlite import SQLiteStore
+from derecho.workflow import WorkflowDefinition
 from tests.support.clocks import StandingClock
 
 T = TypeVar("T")
+
+FOR_EVER = 1e6
+"""A lease, in seconds, that outlives every jump of a test's clock."""
 
 
 @pytest.fixture
@@ -24,11 +29,20 @@ def clock() -> StandingClock:
 @pytest.fixture(params=["memory", "sqlite"])
 async def store(request: pytest.FixtureRequest, clock: StandingClock, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
-    store: Store = MemoryStore(clock=clock)
-    if request.param == "sqlite":
-        store = SQLiteStore(tmp_path / "runs.db", clock=clock)
+    store = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(tmp_path / "test.db", clock=clock)
     yield store
     await store.close()
+
+
+def engine_of(store: Store, *definitions: WorkflowDefinition | ActivityDefinition, **options: Any) -> Engine:
+    """An engine with these workflows and activities; its lease does not run out when the clock jumps."""
+    options = {"lease": FOR_EVER, "shutdown_timeout": 0.05, **options}
+    return Engine(
+        store,
+        workflows=[item for item in definitions if isinstance(item, WorkflowDefinition)],
+        activities=[item for item in definitions if isinstance(item, ActivityDefinition)],
+        **options,
+    )
 
 
 async def eventually(check: Callable[[], T | Awaitable[T]]) -> T:
