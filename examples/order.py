@@ -1,4 +1,4 @@
-"""An order, from the shelf to the parcel: an ordinary async function that survives the death of its process."""
+"""An order, from the shelf to the parcel: straight-line code that takes back what it did when the shop says no."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,7 +57,7 @@ async def refund(payment: str) -> str:
 
 
 async def call_shop(operation: str, **body: Any) -> str:
-    act = derecho.current_activity()  # its key is the same for every attempt, whichever process makes it
+    act = derecho.current_activity()  # its key is the same for every attempt
     return await act.resource(Shop).call(operation, act.idempotency_key, **body)
 
 
