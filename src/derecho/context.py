@@ -223,7 +223,7 @@ class Context:
         **kwargs: P.kwargs,
     ) -> Future[R]:
         """Start `fn(ctx, ...)` as a fiber of this run. An error that nobody awaits fails the run when it returns."""
-        coro = cast(Coroutine[Any, Any, R], fn(self, *args, **kwargs))
+        coro: Any = fn(self, *args, **kwargs)
         return cast(Future[R], self._execution.loop.create_task(coro))
 
     async def wait_for(self, predicate: Callable[[], bool], timeout: Duration | None = None) -> bool:
@@ -289,10 +289,7 @@ class Context:
         return execution.schedule_child(event, lambda payload: decode(payload, execution.converter), self._send)
 
     def map(self, calls: Sequence[Invocation[R]], *, limit: int | None = None) -> Future[list[R]]:
-        """Run activities or child workflows side by side, at most `limit` in flight; results in order.
-
-        The first failure cancels the others and is raised.
-        """
+        """Run activities or children, at most `limit` at once; results in order, the first failure cancels the rest."""
         if limit is not None and limit < 1:
             raise ValueError(f"ctx.map needs a limit of at least 1, not {limit}")
         return cast(Future[list[R]], self._execution.loop.create_task(self._map(list(calls), limit)))

@@ -163,5 +163,6 @@ def test_an_error_in_a_side_effect_is_the_authors(drive: DriveOf) -> None:
         return "not"
 
     run = drive(fails)
-    assert names(run.begin()) == ["workflow_completed"]
+    assert names(run.begin()) == ["side_effect_recorded", "workflow_completed"]
     assert run.result == "caught"
+    run.replay()

@@ -16,8 +16,8 @@ from derecho.journal.failures import rebuild, to_failure
 from derecho.journal.payloads import Converter, Payload
 from derecho.runtime.channels import SignalBuffer
 from derecho.runtime.closing import ClosingRules
+from derecho.runtime.conditions import Conditions
 from derecho.runtime.facts import apply
-from derecho.runtime.guard import guard
 from derecho.runtime.handles import (
     ActivityFuture,
     CallbackTimer,
@@ -33,7 +33,6 @@ from derecho.runtime.loop import ControlSignal, Future, LoopHandle, new_loop
 from derecho.runtime.matching import Matcher
 from derecho.runtime.source import caller
 from derecho.runtime.unwind import unwind
-
 
 _PATIENCE = 50
 """Refusals after which code that catches them all gets futures that never end, so that it waits and can be left."""
@@ -100,7 +99,7 @@ class Execution:
         self._active = False
         self._refusals = 0
         self._signal_count = 0
-        self._conditions: list[tuple[Callable[[], bool], Future[bool]]] = []
+        self._conditions = Conditions()
 
     # --- one workflow task -------------------------------------------------------------------------------------------
 
@@ -193,30 +192,8 @@ class Execution:
             loop.run_until_quiet()
             if loop.broken is not None or (loop.main is not None and loop.main.done()):
                 return
-            if not (self._conditions and self._wake_conditions()):
+            if not self._conditions.wake():
                 return
-
-    def _wake_conditions(self) -> bool:
-        """Something ran, so look at each condition once; True when one came true."""
-        woken = False
-        waiting = []
-        for predicate, future in self._conditions:
-            if future.done():
-                continue
-            try:
-                with guard:
-                    holds = predicate()
-            except Exception as exc:
-                future.set_exception(exc)
-                woken = True
-                continue
-            if holds:
-                future.set_result(True)
-                woken = True
-            else:
-                waiting.append((predicate, future))
-        self._conditions = waiting
-        return woken
 
     # --- facts (see runtime.facts) -----------------------------------------------------------------------------------
 
@@ -359,9 +336,7 @@ class Execution:
 
     def condition(self, predicate: Callable[[], bool]) -> Future[bool]:
         self._may_ask()
-        future: Future[bool] = Future(loop=self.loop)
-        self._conditions.append((predicate, future))
-        return future
+        return self._conditions.add(predicate, Future(loop=self.loop))
 
     def buffer(self, name: str) -> SignalBuffer:
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from derecho.journal.changes import BlockRun, Conflict, CreateRun, Deliver, Receipt, ReleaseRun
+from derecho.journal.changes import BlockRun, Conflict, CreateRun, Deliver, Receipt, ReleaseRun, RequestTerminate
 from derecho.journal.model import CLAIMED, Message
 from derecho.testing.conformance.kit import (
     MINUTE,
@@ -108,6 +108,20 @@ class TestDeliver:
         stranger = Deliver(message(), workflow_id="order-1", chain_id="chain-9")
         assert await world.refused(stranger) == Conflict("not_found")
         assert len(await world.inbox("run-2")) == 2
+
+    async def test_a_request_to_terminate_follows_a_run_that_continued_as_new(self, world: World) -> None:
+        await world.closed(1, "continued_as_new")
+        await world.sleeping(2, workflow_id="order-1", chain_id="chain-1")
+        await world.do(RequestTerminate("run-1", "why"))
+        assert (await world.run("run-2")).terminate == "why"
+
+    async def test_a_request_to_terminate_leaves_a_stranger_of_the_same_id_alone(self, world: World) -> None:
+        await world.closed(1, "continued_as_new")
+        await world.closed(2, workflow_id="order-1", chain_id="chain-1")
+        stranger = await world.sleeping(3, workflow_id="order-1")
+        await world.do(RequestTerminate("run-1", "why"))
+        await world.do(RequestTerminate("run-2", "why"))
+        assert await world.run("run-3") == stranger
 
     async def test_a_full_inbox_conflicts_until_it_is_read(self, world: World) -> None:
         await world.start(1, message("one"), message("two"))

@@ -354,20 +354,6 @@ class TestLettingGo:
         await world.do(RequestTerminate("run-1", "why"))
         assert await world.run() == row
 
-    async def test_a_request_to_terminate_follows_a_run_that_continued_as_new(self, world: World) -> None:
-        await world.closed(1, "continued_as_new")
-        await world.sleeping(2, workflow_id="order-1", chain_id="chain-1")
-        await world.do(RequestTerminate("run-1", "why"))
-        assert (await world.run("run-2")).terminate == "why"
-
-    async def test_a_request_to_terminate_leaves_a_stranger_of_the_same_id_alone(self, world: World) -> None:
-        await world.closed(1, "continued_as_new")
-        await world.closed(2, workflow_id="order-1", chain_id="chain-1")
-        stranger = await world.sleeping(3, workflow_id="order-1")
-        await world.do(RequestTerminate("run-1", "why"))
-        await world.do(RequestTerminate("run-2", "why"))
-        assert await world.run("run-3") == stranger
-
 
 @pytest.mark.asyncio
 class TestForgetRun:
