@@ -58,7 +58,7 @@ def to_failure(error: BaseException, *, retryable: bool = True, depth: int = 0) 
     """Describe an exception. A `NonRetryable` with a cause is described as that cause, not to be retried."""
     if isinstance(error, NonRetryable):
         retryable = False
-        if isinstance(error.__cause__, Exception):
+        if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, ActivityFailed):
             return to_failure(error.__cause__, retryable=False, depth=depth)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return Failure(
