@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import CancelReason
+from derecho.clock import FOREVER, SECOND
 from derecho.engine import outcomes
-from derecho.engine.attempts import Attempt
+from derecho.engine.attempts import Attempt, Overrun
 from derecho.engine.heartbeats import Heartbeats
 from derecho.engine.outcomes import Outcome
 from derecho.engine.processes import Processes
@@ -164,8 +165,13 @@ class ActivityWorker:
             self._save_progress(attempt)
 
     async def transact(self, attempt: Attempt, call: Callable[[], Awaitable[object]]) -> None:
-        """Run a transactional attempt: its rows, the end of its own row and the message to its run are one commit."""
+        """Run a transactional attempt: its rows, the end of its own row and the message to its run are one commit.
+
+        Where one transaction keeps all others waiting, nobody else could end it: so it ends itself, in time for the
+        engine's lease.
+        """
         engine, row = self._engine, attempt.row
+        limit = min(engine.lease.seconds / 2, (attempt.command.start_to_close or FOREVER) / SECOND)
         told: list[tuple[ev.Fact, str | None]] = []
 
         async def work(connection: Any) -> Transition:
@@ -176,7 +182,14 @@ class ActivityWorker:
             message = NewMessage(encode_struct(fact))
             return finish, Deliver(message, row.run_id, claim=claim, worker=engine.incarnation, drop=True)
 
-        result = await engine.store.transact(work)
+        timeout = asyncio.timeout(limit)
+        try:
+            async with timeout:
+                result = await engine.store.transact(work)
+        except TimeoutError as exc:
+            if not timeout.expired():
+                raise
+            raise Overrun(f"the transaction of activity {row.name!r} took longer than {limit:g} s") from exc
         if isinstance(result, Receipt):
             [(fact, claim)] = told
             engine.message_delivered(result, claim, fact)

@@ -28,12 +28,15 @@ class RefusedValue(Exception):
     """Arguments or a result that do not fit: no further attempt would do better. The cause is the error."""
 
 
+class Overrun(Exception):
+    """A transaction held the database for longer than it may."""
+
+
 class Attempt:
     """A claimed activity on its way. `row.claim` is the token that every write about it must match."""
 
     __slots__ = (
         "_call",
-        "_told",
         "beat_at",
         "beat_planned",
         "command",
@@ -62,7 +65,6 @@ class Attempt:
         self.beat_planned = False
         self.next_beat_at = 0
         self._call: ThreadCall | None = None
-        self._told: set[CancelReason] = set()
         self.context = ActivityContext(
             workflow_id=row.workflow_id,
             run_id=row.run_id,
@@ -83,13 +85,12 @@ class Attempt:
         return self.definition.run_in == "process"
 
     def cancel(self, reason: CancelReason) -> None:
-        """Tell the code to stop, once for each reason: by asyncio's cancellation, an exception in its thread, a kill.
+        """Tell the code to stop: by asyncio's cancellation, by an exception in its thread, by killing its process.
 
-        The first reason stands, whatever else comes while the code cleans up.
+        It is told once, and then may clean up; only the engine's shutdown cuts that short. The first reason stands.
         """
-        if reason in self._told or self.has_ended:
+        if self.has_ended or (self.reason is not None and reason != "shutdown"):
             return
-        self._told.add(reason)
         self.reason = self.reason or reason
         self.context.cancel_reason = self.reason
         if self._call is not None:

@@ -188,7 +188,8 @@ class Child:
 def _failed(error: BaseException, *, refused: bool) -> Failed:
     delay = error.delay.total_seconds() if isinstance(error, RetryAfter) else None
     error = error.__cause__ or error if isinstance(error, RetryAfter) else error
-    return Failed(_of_main(to_failure(error)), [_renamed(name) for name in ancestry(error)], delay, refused)
+    names = [_renamed(name) for name in ancestry(error)]
+    return Failed(_of_main(to_failure(error)), [*names, "builtins:Exception"], delay, refused)
 
 
 def _of_main(failure: Failure) -> Failure:

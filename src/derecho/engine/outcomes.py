@@ -6,19 +6,18 @@ policy.
 
 import logging
 import random
-import traceback
 
 import msgspec
 
 from derecho.activity import RetryIf
 from derecho.clock import micros
-from derecho.engine.attempts import Attempt, RefusedValue
+from derecho.engine.attempts import Attempt, Overrun, RefusedValue
 from derecho.engine.processes import RemoteError
 from derecho.errors import PayloadError, RetryAfter
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, FinishActivity, RetryActivity
 from derecho.journal.deadlines import waiting_until
-from derecho.journal.failures import Failure, cancelled_failure, rebuild, to_failure
+from derecho.journal.failures import Failure, cancelled_failure, rebuild, short_type, timeout_failure, to_failure
 from derecho.journal.model import ActivityRow
 from derecho.journal.payloads import Payload
 from derecho.journal.policies import ancestry, retry_at
@@ -70,7 +69,7 @@ def failed(attempt: Attempt, error: BaseException, now: int, worker: str, defaul
         attempt.row.name,
         "will be retried" if outcome[0] is None else "failed for good",
         attempt.row.attempt,
-        "".join(traceback.format_exception_only(error)).strip(),
+        f"{short_type(verdict.failure.type)}: {verdict.failure.message}",
     )
     return outcome
 
@@ -84,6 +83,8 @@ def describe(error: BaseException) -> Verdict:
     if isinstance(error, RefusedValue):
         cause = error.__cause__ or error
         return Verdict(to_failure(cause, retryable=False), ancestry(cause))
+    if isinstance(error, Overrun):
+        return Verdict(timeout_failure("start_to_close", str(error)), TIMEOUT_NAMES)
     delay = None
     if isinstance(error, RetryAfter):
         delay, error = micros(error.delay), error.__cause__ or error

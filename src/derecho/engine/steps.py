@@ -69,12 +69,13 @@ class StepRunner:
         """The outcome of one attempt (None: it is delivered already), and the pause before the next one, if any."""
         options: Any = request.options
         store = self._engine.store
-        limit = asyncio.timeout(None if options.timeout is None else options.timeout / SECOND)
+        seconds = None if options.timeout is None else options.timeout / SECOND
+        limit = asyncio.timeout(self._engine.lease.seconds / 2 if options.transactional else seconds)
         try:
-            if options.transactional:
-                await self._transact(run, step, request)
-                return None, None
             async with limit:
+                if options.transactional:
+                    await self._transact(run, step, request)
+                    return None, None
                 value = await request.fn()
             return ev.StepCompleted(step, options.encode(value), store.now(), attempt), None
         except PayloadError as exc:

@@ -1,0 +1,31 @@
+"""Fixtures: every test runs on each kind of store, on a clock that the test moves."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from derecho import MemoryStore, Store
+from derecho.stores.sqlite import SQLiteStore
+from derecho.testing.clock import VirtualClock
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind, on `clock`."""
+    store = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(tmp_path / "test.db", clock=clock)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
+    """A store in a file, on the machine's clock."""
+    store = SQLiteStore(tmp_path / "real.db")
+    yield store
+    await store.close()
