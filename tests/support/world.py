@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import pytest
 
@@ -45,12 +45,17 @@ def engine_of(store: Store, *definitions: WorkflowDefinition | ActivityDefinitio
     )
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]]) -> T:
+@overload
+async def eventually(check: Callable[..., Awaitable[T | None]]) -> T: ...
+@overload
+async def eventually(check: Callable[..., T | None]) -> T: ...
+async def eventually(check: Callable[..., Any]) -> Any:
     """What `check` gives as soon as it is true. Engines work on threads of their own, so a test can only look."""
     for _ in range(20_000):
         found = check()
-        value: T = await found if inspect.isawaitable(found) else found
-        if value:
-            return value
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
         await asyncio.sleep(0.001)
     raise AssertionError(f"this never came true: {inspect.getsource(check).strip()}")

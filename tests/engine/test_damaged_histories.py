@@ -1,0 +1,112 @@
+"""A history that was damaged, or that only newer code can read, is not replayed: its run is blocked, others go on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+import derecho
+from derecho import Context, Signal, Store
+from derecho.journal.changes import Advance
+from derecho.journal.wire import HistoryRow, chain
+from tests.support.clocks import StandingClock
+from tests.support.world import engine_of, eventually
+from tests.support.wrapped import wrapped
+
+go = Signal("go", int)
+Rows = list[HistoryRow]
+
+
+@derecho.activity
+async def charge() -> str:
+    return "charged"
+
+
+@derecho.workflow
+async def order(ctx: Context) -> str:
+    await charge.execute(ctx)
+    return f"done {await ctx.signals(go).receive()}"
+
+
+@derecho.workflow
+async def healthy(ctx: Context) -> str:
+    return await charge.execute(ctx)
+
+
+def changed(rows: Rows) -> Rows:
+    return [rows[0], replace(rows[1], data=rows[1].data.replace("charged", "charmed"))]
+
+
+def lost(rows: Rows) -> Rows:
+    return rows[1:]
+
+
+def cut_short(rows: Rows) -> Rows:
+    return rows[:1]
+
+
+def reordered(rows: Rows) -> Rows:
+    return [rows[1], rows[0]]
+
+
+def rewritten(rows: Rows) -> Rows:
+    """Changed by somebody who knows how digests are made."""
+    data = rows[1].data.replace("charged", "charmed")
+    return [rows[0], replace(rows[1], data=data, digest=chain(rows[0].digest, 2, rows[1].at, data))]
+
+
+@pytest.mark.parametrize("damage", [changed, lost, cut_short, reordered, rewritten])
+async def test_a_damaged_history_is_not_replayed(
+    store: Store, clock: StandingClock, damage: Callable[[Rows], Rows]
+) -> None:
+    await has_charged(store)
+
+    async def load(original: Callable[..., Any], run_id: str, *args: Any) -> Rows:
+        rows = await original(run_id, *args)
+        row = await store.get_run(run_id)
+        return damage(rows) if row is not None and row.workflow_id == "w" and len(rows) == 2 else rows
+
+    async with engine_of(wrapped(store, load=load), order, healthy, charge) as engine:
+        handle = engine.client.get(order, "w")
+        await handle.signal(go, 1)
+        assert "history of run" in await blocked_reason(store)
+        assert await engine.client.run(healthy.bind()) == "charged"
+        assert (await handle.describe()).status == "blocked"
+    clock.advance(60)
+    async with engine_of(store, order, charge) as engine:  # the disk was repaired
+        assert await engine.client.get(order, "w").result(timeout=20) == "done 1"
+
+
+async def test_an_event_that_only_newer_code_can_read_blocks_and_nothing_is_lost(store: Store) -> None:
+    await has_charged(store)
+    row = await store.find_run("w")
+    assert row is not None
+    data = f'[{{"type":"workflow_task_completed","at":{row.started_at}}},{{"type":"moon_phase_recorded"}}]'
+    newer = HistoryRow(3, row.events + 1, row.started_at, data, chain(row.digest, 3, row.started_at, data))
+    await store.commit([(Advance(row.run_id, row.head, newer, row.events + 2),)])
+    async with engine_of(store, order, healthy, charge) as engine:
+        await engine.client.get(order, "w").signal(go, 1)
+        assert "moon_phase_recorded" in await blocked_reason(store)
+        assert await engine.client.run(healthy.bind()) == "charged"
+    assert [message.number for message in (await store.pending(row.run_id)).messages] == [row.inbox_last + 1]
+
+
+async def has_charged(store: Store) -> None:
+    """A run that has charged and waits for its signal, and no engine."""
+
+    async def waits() -> bool:
+        row = await store.find_run("w")
+        return row is not None and row.tasks == 2 and row.claim is None
+
+    async with engine_of(store, order, charge) as engine:
+        await engine.client.start(order.bind(), id="w")
+        await eventually(waits)
+
+
+async def blocked_reason(store: Store) -> str:
+    async def reason() -> str | None:
+        row = await store.find_run("w")
+        return None if row is None else row.blocked_reason
+
+    return str(await eventually(reason))

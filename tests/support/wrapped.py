@@ -1,0 +1,55 @@
+"""A store with one method replaced: how tests make a real store slow, dead or forgetful."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from derecho import Store
+
+
+def wrapped(store: Store, **methods: Callable[..., Awaitable[Any]]) -> Store:
+    """`store`, but for these async methods; each is called with the original method first."""
+    return cast(Store, _Wrapped(store, methods))
+
+
+class _Wrapped:
+    def __init__(self, store: Store, methods: dict[str, Callable[..., Awaitable[Any]]]) -> None:
+        self._store = store
+        self._methods = methods
+
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(self._store, name)
+        replacement = self._methods.get(name)
+        if replacement is None:
+            return original
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await replacement(original, *args, **kwargs)
+
+        return call
+
+
+class Gate:
+    """Calls that come to a shut gate wait until it is opened: a machine that is paused, or cut off for a while."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.waiting = 0
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def __call__(self, original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        self.waiting += 1
+        await self._open.wait()
+        self.waiting -= 1
+        return await original(*args, **kwargs)
+
+    def before(self, store: Store) -> Store:
+        """A store all of whose calls go through this gate."""
+        names = ("commit", "claim_runs", "claim_activities", "due_timers", "overdue", "load")
+        return wrapped(store, **dict.fromkeys(names, self))
