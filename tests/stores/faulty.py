@@ -17,9 +17,16 @@ ROOT_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__
 PRELUDE = """
 import asyncio, os, resource, signal, sqlite3, sys
 from derecho.errors import StoreError, StoreUnavailable
-from derecho.journal.changes import CreateRun, Deliver, Receipt
+from derecho.journal.changes import CreateRun, Deliver, NewMessage, Receipt
+from derecho.journal.model import RunRow
 from derecho.stores.sqlite import SQLiteStore
-from derecho.testing.conformance.kit import message, run_row
+
+# As in `derecho.testing.conformance.kit`, which would take a second to import.
+def run_row(number=1):
+    return RunRow(f"run-{number}", f"order-{number}", "order", "default", "running", 1, f"chain-{number}", 0)
+
+def message(text="hello"):
+    return NewMessage('{"type":"signal_received","name":"%s"}' % text)
 
 def become_nobody():
     "File permissions mean nothing to root."
@@ -57,6 +64,18 @@ def hear(process: subprocess.Popen[str]) -> str:
     """The next line that a process says."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> str:
+    """Kill a process with SIGKILL; what it had said and nobody had heard."""
+    process.kill()
+    assert process.stdout is not None
+    assert process.stdin is not None
+    said = process.stdout.read()
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+    return said
 
 
 class Connection:

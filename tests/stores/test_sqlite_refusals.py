@@ -167,7 +167,7 @@ async def test_what_may_not_be_written_is_refused_at_once(
     assert str(path) in said
     assert "may not be written" in said or "cannot be opened" in said
     os.chmod(common_folder, 0o700)
-    assert os.listdir(common_folder) == ([] if file_mode is None else ["shop.db"])
+    assert ("shop.db" in os.listdir(common_folder)) is (file_mode is not None), "nothing is made, nothing is removed"
 
 
 async def test_a_refused_store_opens_once_the_cause_is_gone(tmp_path: Path) -> None:
