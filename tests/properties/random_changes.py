@@ -156,6 +156,7 @@ class RandomChanges:
             reply_to=dice.choice([None, self._open_run(dice)]),
             delivered=dice.choice([None, message("delivered", "reply")]),
             undelivered=dice.choice([None, None, message("undelivered")]),
+            chain_id=dice.choice([None, None, None, "chain-1"]),
         )
 
     def _of_run(self, dice: Random, kind: str, at: int) -> Change:

@@ -8,6 +8,7 @@ from derecho.journal.changes import (
     BlockRun,
     BuryWorker,
     Conflict,
+    CreateRun,
     Deliver,
     ReleaseRun,
     RenewWorker,
@@ -23,6 +24,7 @@ from derecho.testing.conformance.kit import (
     advance,
     everything,
     message,
+    run_row,
 )
 
 
@@ -195,6 +197,24 @@ class TestTerminateRequests:
         await world.claimed()
         await world.do(RequestTerminate("run-1", "because"))
         assert len(await world.store.claim_runs(WORKER, ["token"], [], suspects=0)) == 1
+
+    async def test_a_run_that_has_gone_on_is_terminated_where_it_is_now(self, world: World) -> None:
+        await world.register()
+        run = await world.sleeping()
+        following = run_row(2, workflow_id="order-1", chain_id="chain-1")
+        await world.do(
+            advance(seen=run.head, status="continued_as_new", continues=True), CreateRun(following, (message(),))
+        )
+        await world.do(RequestTerminate("run-1", "because"))
+        assert [one.run.terminate for one in await world.claim()] == ["because"]
+
+    async def test_a_stranger_of_the_same_workflow_id_is_not_terminated(self, world: World) -> None:
+        for number, status in ((1, "continued_as_new"), (2, "completed")):
+            await world.closed(number, status, workflow_id="order-1")
+        await world.start(3, workflow_id="order-1")
+        for number in (1, 2):
+            await world.do(RequestTerminate(f"run-{number}", "because"))
+        assert (await world.run("run-3")).terminate is None
 
     async def test_when_its_taker_dies_another_takes_it(self, world: World) -> None:
         await world.register(OTHER_WORKER, lease=1)

@@ -123,6 +123,18 @@ class TestDeliver:
         await world.do(RequestTerminate("run-2", "why"))
         assert await world.run("run-3") == stranger
 
+    async def test_a_workflow_id_with_a_chain_means_a_run_of_that_chain(self, world: World) -> None:
+        await world.start(1)
+        mine = Deliver(message(), workflow_id="order-1", chain_id="chain-1")
+        assert (await world.do(mine)).delivered == (("run-1", 2, False),)
+        await world.do(advance(status="completed"))
+        assert await world.refused(mine) == Conflict("closed", "completed")
+        await world.start(2, workflow_id="order-1", chain_id="chain-2")
+        assert await world.refused(mine) == Conflict("not_found")
+        stranger = Deliver(message(), run_id="run-2", chain_id="chain-1", drop=True)
+        assert [number for _, number, _ in (await world.do(stranger)).delivered] == [0]
+        assert len(await world.inbox("run-2")) == 1
+
     async def test_a_full_inbox_conflicts_until_it_is_read(self, world: World) -> None:
         await world.start(1, message("one"), message("two"))
         deliver = Deliver(message("three"), run_id="run-1", limit=2)

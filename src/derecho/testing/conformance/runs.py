@@ -164,6 +164,26 @@ class TestAdvance:
         row = await world.run()
         assert (row.claim, row.ready_at) == (None, None)
 
+    async def test_a_run_that_nobody_holds_is_taken_in_the_same_commit(self, world: World) -> None:
+        run = await world.sleeping()
+        await world.do(advance(seen=run.head, keep_claim=True, take="mine", worker=WORKER))
+        row = await world.run()
+        assert (row.claim, row.worker, row.ready_at) == ("mine", WORKER, CLAIMED)
+        world.clock.advance(MINUTE)
+        await world.do(BuryWorker(WORKER))
+        assert (await world.run()).ready_at == world.now, "so it is found again when its worker dies"
+
+    async def test_a_run_that_somebody_holds_keeps_that_claim(self, world: World) -> None:
+        run = await world.claimed()
+        await world.do(advance(seen=run.head, claim=run.claim, keep_claim=True, take="mine", worker=WORKER))
+        assert (await world.run()).claim == run.claim
+
+    async def test_a_worker_that_is_dead_takes_nothing(self, world: World) -> None:
+        run = await world.sleeping()
+        taking = advance(seen=run.head, keep_claim=True, take="mine", worker="a worker of yesterday")
+        assert await world.refused(taking) == Conflict("claimed")
+        assert (await world.run()).tasks == run.tasks
+
     async def test_a_run_that_does_not_exist_cannot_advance(self, world: World) -> None:
         assert await world.refused(advance()) == Conflict("not_found")
 
