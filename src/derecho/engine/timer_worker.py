@@ -88,11 +88,11 @@ class TimeoutWorker:
         while True:
             mark = engine.store.seen("timers")
             overdue = await engine.persist(lambda: engine.store.overdue(_LOOK_AT), "look at timeouts")
+            if any(row.worker == engine.incarnation for row in overdue.dead):  # before it judges the others
+                engine.lease.renew_soon()
+                engine.submit((RenewWorker(engine.incarnation, engine.lease.until()),), lambda _: None)
             for row in overdue.dead:
-                if row.worker == engine.incarnation:
-                    engine.lease.renew_soon()
-                    engine.submit((RenewWorker(row.worker, engine.lease.until()),), lambda _: None)
-                elif engine.lease.may_bury():
+                if row.worker != engine.incarnation and engine.lease.may_bury():
                     log.warning(
                         "engine %s (%s) has not renewed its lease: its work is taken over", row.name, row.worker
                     )
