@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from derecho.errors import DerechoError
@@ -45,23 +46,26 @@ class ActivityContext:
         self.attempt = attempt
         self.scheduled_at = scheduled_at
         self.cancel_reason: CancelReason | None = None
-        self.log = logging.LoggerAdapter(
-            logging.getLogger("derecho.activity"),
-            {
-                "workflow_id": workflow_id,
-                "run_id": run_id,
-                "workflow_type": workflow_type,
-                "activity": name,
-                "attempt": attempt,
-            },
-        )
         self._progress = progress  # the newest that is known
         self._activity = activity
+        self._workflow_type = workflow_type
         self._converter = converter
         self._beat = beat
         self._resources = resources
         self._client = client
         self._transaction: Any = None
+
+    @cached_property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """Adds the run, the activity and the attempt to every record."""
+        names = {
+            "workflow_id": self.workflow_id,
+            "run_id": self.run_id,
+            "workflow_type": self._workflow_type,
+            "activity": self.name,
+            "attempt": self.attempt,
+        }
+        return logging.LoggerAdapter(logging.getLogger("derecho.activity"), names)
 
     @property
     def idempotency_key(self) -> str:

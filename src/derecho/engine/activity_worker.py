@@ -206,7 +206,7 @@ class ActivityWorker:
         return outcomes.failed(attempt, error, now, self._engine.worker_id, self._engine.default_retry_if)
 
     def _forget(self, attempt: Attempt) -> None:
-        attempt.has_ended = True
+        attempt.end()
         row = attempt.row
         of_run = self._running.get(row.run_id, {})
         of_run.pop(row.claim or "", None)

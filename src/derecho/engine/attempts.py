@@ -84,6 +84,11 @@ class Attempt:
     def in_process(self) -> bool:
         return self.definition.run_in == "process"
 
+    def end(self) -> None:
+        """Nobody is told any more; without the way back from its context an attempt is freed at once."""
+        self.has_ended = True
+        self.context._beat = _over
+
     def cancel(self, reason: CancelReason) -> None:
         """Tell the code to stop: by asyncio's cancellation, by an exception in its thread, by killing its process.
 
@@ -160,3 +165,7 @@ class Attempt:
 
     def _beat(self) -> None:
         self.worker.heartbeats.beat(self)
+
+
+def _over() -> None:
+    """The heartbeat of an attempt that has ended."""

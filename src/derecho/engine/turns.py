@@ -128,10 +128,8 @@ class _Lane:
         return f"{caller_of(frame)}\n" + "".join(traceback.format_stack(frame))
 
     def _work(self) -> None:
-        while True:
-            job = self.jobs.get()
-            if job is None:
-                return
+        job: Job | None
+        while (job := self.jobs.get()) is not None:
             self.current = (job, time.monotonic())
             job.run(self._mark)
             self.current = (None, 0.0)
@@ -147,6 +145,7 @@ class _Lane:
                     self._loop.call_soon_threadsafe(self._deliver, self)
                 except RuntimeError:
                     return  # the loop was closed under the engine: there is nobody to tell
+            job = None  # while this thread waits, what has ended must not live on in it
 
     def _mark(self) -> None:
         self.current = (self.current[0], time.monotonic())

@@ -168,6 +168,7 @@ class Execution:
         self.loop.discard_ready()
         stuck = unwind(self.loop)
         self.loop.discard_ready()
+        self.loop.dissolve()
         self.pending.clear()
         self._conditions.clear()
         return stuck

@@ -45,6 +45,16 @@ class TimerHost(Protocol):
     def drop_callback_timer(self, handle: "LoopHandle") -> None: ...
 
 
+class _Nobody:
+    """The host of a loop that has been dissolved."""
+
+    def start_callback_timer(self, delay: float, handle: "LoopHandle") -> None:
+        raise ControlSignal("this run is out of memory: nothing it asks for counts")
+
+    def drop_callback_timer(self, handle: "LoopHandle") -> None:
+        """There is no timer any more."""
+
+
 class LoopHandle(asyncio.TimerHandle):
     """A scheduled callback; `timer` is the event id of its durable timer, if it has one."""
 
@@ -283,6 +293,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def discard_ready(self) -> None:
         self._ready.clear()
+
+    def dissolve(self) -> None:
+        """Let go of what points back here, so that a run is freed when it is dropped, not when the collector comes."""
+        self.host = _Nobody()
+        self.main = None
+        self.fibers.clear()
+        self.async_generators.clear()
 
 
 def _only_nags(handle: LoopHandle) -> bool:

@@ -34,7 +34,9 @@ def unwind(loop: WorkflowLoop) -> list[str]:
             fiber._log_destroy_pending = False
             if fiber.done():
                 fiber._log_traceback = False
-            elif not _unwind_fiber(loop, fiber):
+            elif _unwind_fiber(loop, fiber):
+                _release_waiter(fiber)
+            else:
                 stuck.append(_place(fiber))
                 _graveyard.append(fiber)
         for agen in loop.async_generators:
@@ -44,7 +46,6 @@ def unwind(loop: WorkflowLoop) -> list[str]:
         asyncio._set_running_loop(previous)
     if stuck:
         log.error("workflow code catches BaseException and refused to be taken down at %s", ", ".join(stuck))
-    loop.fibers.clear()
     return stuck
 
 
@@ -62,6 +63,14 @@ def _unwind_fiber(loop: WorkflowLoop, fiber: Fiber[Any]) -> bool:
         return False
     finally:
         asyncio.tasks._leave_task(loop, fiber)
+
+
+def _release_waiter(fiber: Fiber[Any]) -> None:
+    """A fiber and the future that it waits for hold each other; a cancelled future lets go."""
+    waiter: Any = getattr(fiber, "_fut_waiter", None)
+    if waiter is not None:
+        with contextlib.suppress(BaseException):  # the author's own kind of future may do anything
+            waiter.cancel()
 
 
 def _finish_generator(agen: Any) -> None:
