@@ -73,6 +73,9 @@ def plan_turn(
         cancelling=execution.cancel is not None,
         children=() if execution.outcome is None else execution.open_children(),
     )
+    if decision.advance.keep_claim and run.claim is None:
+        taking = replace(decision.advance, take=engine.new_claim(), worker=engine.incarnation)
+        decision = turn.decision = replace(decision, advance=taking)
     reservation = engine.activities.reserve(decision.activities)
     changes: list[Change] = [item.change for item in turn.facts if item.change is not None]
     changes.append(decision.advance)

@@ -257,8 +257,7 @@ class WorkflowWorker:
         run.head = decision.head
         run.inbox_read = turn.consume_to or run.inbox_read
         run.blocked_count = 0
-        if not decision.advance.keep_claim:
-            run.claim = None
+        run.claim = (run.claim or decision.advance.take) if decision.advance.keep_claim else None
         self._suspects.clear(run_id)
         reservation.start()  # nothing starts before its commit is known
         for change in decision.changes:

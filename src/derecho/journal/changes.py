@@ -81,6 +81,8 @@ class Advance(msgspec.Struct, frozen=True, gc=False):
     Effects: the row is stored; messages up to `consume_to` are removed; crashes and block are cleared; the claim stays
     when `keep_claim`, else the run is ready at once if messages are left, and asleep if not. Closing removes the run's
     activities, timers and messages, and its message keys unless the chain goes on (`continues`).
+    With `take`, a run that nobody holds is claimed by `worker` under that token, so that what begins in its worker
+    (steps) is found again when the worker dies; "claimed" when `worker` is not registered.
     """
 
     run_id: str
@@ -94,6 +96,8 @@ class Advance(msgspec.Struct, frozen=True, gc=False):
     inbox_seen: int | None = None
     outcome: str | None = None
     continues: bool = False
+    take: str | None = None
+    worker: str | None = None
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):

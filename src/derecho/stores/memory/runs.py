@@ -78,12 +78,16 @@ def advance(tables: Tables, change: Advance) -> None:
     closing = change.status not in OPEN
     if closing and change.inbox_seen is not None and change.inbox_seen != run.inbox_last:
         raise stop("unread")
+    take = change.take if run.claim is None else None
+    if take is not None and change.worker not in tables.workers:
+        raise stop("claimed")
     tables.put(tables.inner(tables.history, run.run_id), row.task, row)
     if closing:
         _close(tables, run, change)
         return
     read = run.inbox_read if change.consume_to is None else _consume(tables, run, change.consume_to)
-    keep = change.keep_claim and run.claim is not None
+    claim, worker = (take, change.worker) if take is not None else (run.claim, run.worker)
+    keep = (change.keep_claim or take is not None) and claim is not None
     tables.put_run(
         replace(
             run,
@@ -93,8 +97,8 @@ def advance(tables: Tables, change: Advance) -> None:
             digest=row.digest,
             inbox_read=read,
             ready_at=CLAIMED if keep else tables.now if run.inbox_last > read else None,
-            claim=run.claim if keep else None,
-            worker=run.worker if keep else None,
+            claim=claim if keep else None,
+            worker=worker if keep else None,
             crashes=0,
             blocked_reason=None,
             blocked_count=0,

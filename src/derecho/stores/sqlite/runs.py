@@ -80,7 +80,9 @@ def advance(tx: Transaction, change: Advance) -> None:
     if change.status not in OPEN:
         _close(tx, change, fence)
         return
-    parameters = (*fence, change.consume_to, change.keep_claim, tx.now)
+    if change.take is not None and not tx.is_alive(change.worker):
+        raise stop("claimed")
+    parameters = (*fence, change.consume_to, change.keep_claim, tx.now, change.take, change.worker, CLAIMED)
     found = tx.execute(_ADVANCE, parameters).fetchall() or tx.execute(_ADVANCE_AND_MARK, parameters).fetchall()
     if not found:
         raise _why_not(tx, change)

@@ -6,6 +6,7 @@ from derecho.journal.changes import (
     ANY_CLAIM,
     Advance,
     BlockRun,
+    BuryWorker,
     Conflict,
     CreateRun,
     Deliver,

@@ -17,7 +17,7 @@ SELECT 1 FROM runs WHERE run_id = :run_id;
 SELECT run_id, number, closed_at FROM runs WHERE workflow_id = :workflow_id ORDER BY number DESC LIMIT 1;
 
 -- name: advance(run_id, tasks, events, digest, claim, status, new_tasks, new_events, new_digest, consume_to, keep,
---     now)
+--     now, take, worker, claimed)
 -- One workflow task of a run whose status stays. The index on the status is then left alone, as is most of the row.
 UPDATE runs
 SET tasks = :new_tasks,
@@ -26,10 +26,11 @@ SET tasks = :new_tasks,
     inbox_read = max(inbox_read, min(coalesce(:consume_to, inbox_read), inbox_last)),
     ready_at = CASE
         WHEN :keep AND claim IS NOT NULL THEN ready_at
+        WHEN claim IS NULL AND :take IS NOT NULL THEN :claimed
         WHEN inbox_last > max(inbox_read, coalesce(:consume_to, inbox_read)) THEN :now
     END,
-    claim = CASE WHEN :keep THEN claim END,
-    worker = CASE WHEN :keep THEN worker END,
+    claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
+    worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
     crashes = 0,
     blocked_reason = NULL,
     blocked_count = 0
@@ -41,7 +42,7 @@ WHERE run_id = :run_id
 RETURNING ready_at;
 
 -- name: advance_and_mark(run_id, tasks, events, digest, claim, status, new_tasks, new_events, new_digest, consume_to,
---     keep, now)
+--     keep, now, take, worker, claimed)
 -- The same when the status changes: blocked to running, running to cancelling.
 UPDATE runs
 SET tasks = :new_tasks,
@@ -50,10 +51,11 @@ SET tasks = :new_tasks,
     inbox_read = max(inbox_read, min(coalesce(:consume_to, inbox_read), inbox_last)),
     ready_at = CASE
         WHEN :keep AND claim IS NOT NULL THEN ready_at
+        WHEN claim IS NULL AND :take IS NOT NULL THEN :claimed
         WHEN inbox_last > max(inbox_read, coalesce(:consume_to, inbox_read)) THEN :now
     END,
-    claim = CASE WHEN :keep THEN claim END,
-    worker = CASE WHEN :keep THEN worker END,
+    claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
+    worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
     crashes = 0,
     blocked_reason = NULL,
     blocked_count = 0,
