@@ -62,6 +62,7 @@ from derecho.runtime.selector import Selector
 from derecho.saga import Saga
 from derecho.stores import open_store
 from derecho.stores.memory import MemoryStore
+from derecho.stores.sqlite import SQLiteStore
 from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Run",
+    "SQLiteStore",
     "Saga",
     "Selector",
     "Signal",

@@ -41,6 +41,7 @@ from derecho.stores import open_store
 from derecho.workflow import WorkflowDefinition
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 log = logging.getLogger("derecho.engine")
 
@@ -88,9 +89,9 @@ class Engine:
         self.store: Store = open_store(store) if isinstance(store, str) else store
         self.converter = Converter(codec, payload_limit)
         self.registry = Registry(self.converter, queues)
-        for workflow in workflows:
+        for workflow in _listed("workflows", workflows):
             self.registry.add_workflow(workflow)
-        for activity in activities:
+        for activity in _listed("activities", activities):
             self.registry.add_activity(activity)
         max_processes = os.cpu_count() or 1 if max_processes is None else max_processes
         if max_concurrent_activities < 1 or max_processes < 1:
@@ -316,6 +317,12 @@ class Engine:
 
     def holds(self, run_id: str) -> bool:
         return self._running and self.workflows.runs.get(run_id) is not None
+
+
+def _listed(name: str, given: Sequence[D]) -> Sequence[D]:
+    if isinstance(given, (WorkflowDefinition, ActivityDefinition)):
+        raise DefinitionError(f"{name}= takes a list: {name}=[{given.__name__}]")
+    return given
 
 
 def _seconds(name: str, duration: Duration) -> float:

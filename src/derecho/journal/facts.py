@@ -118,7 +118,6 @@ class ChildRefused(Event, frozen=True, omit_defaults=True):
     """The child's workflow id was taken by another run; nothing was started and nothing adopted."""
 
     child: int
-    taken_by: str
     at: int
 
 

@@ -101,7 +101,7 @@ def _child_ended(
     where: dict[str, Any] = {"workflow_id": child.id, "run_id": child.scheduled.run_id}
     match fact:
         case ev.ChildRefused():
-            where["run_id"] = fact.taken_by or None
+            where["run_id"] = None
             error: Exception = WorkflowAlreadyRunning(
                 f"child workflow {child.id!r} was not started: its id is taken by another open run", **where
             )

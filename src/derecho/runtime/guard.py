@@ -42,6 +42,7 @@ _FORBIDDEN = {
     "os.posix_spawn": "other processes",
     "os.spawn": "other processes",
     "_thread.start_new_thread": "threads",
+    "_thread.start_joinable_thread": "threads",
     "time.sleep": "the wall clock (use ctx.sleep or asyncio.sleep)",
 }
 _TRUSTED = ("importlib", "_frozen_importlib", "logging", "linecache", "traceback", "warnings", "tokenize")

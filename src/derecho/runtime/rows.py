@@ -60,7 +60,7 @@ def create_child(run: RunIdentity, event_id: int, command: ev.ChildScheduled, at
     accepted = Deliver(
         NewMessage(encode_struct(ev.ChildStarted(event_id, command.run_id, at))), run_id=run.run_id, drop=True
     )
-    refused = Deliver(NewMessage(encode_struct(ev.ChildRefused(event_id, "", at))), run_id=run.run_id, drop=True)
+    refused = Deliver(NewMessage(encode_struct(ev.ChildRefused(event_id, at))), run_id=run.run_id, drop=True)
     return CreateRun(row, (NewMessage(encode_struct(started)),), refusal=refused, acceptance=accepted if told else None)
 
 
