@@ -13,7 +13,7 @@ right when no test fails and none is skipped.
 
 import pytest
 
-for _module in ("batches", "claims", "hints", "kit", "messages", "reads", "runs", "tasks", "values"):
+for _module in ("batches", "claims", "hints", "kit", "letting_go", "messages", "reads", "runs", "tasks", "values"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from derecho.testing.conformance.batches import TestBatches, TestOneTransition  # noqa: E402  # after the rewriting
@@ -26,6 +26,7 @@ from derecho.testing.conformance.claims import (  # noqa: E402
 from derecho.testing.conformance.fixtures import clock, world  # noqa: E402
 from derecho.testing.conformance.hints import TestHints  # noqa: E402
 from derecho.testing.conformance.kit import StoreFactory, World  # noqa: E402
+from derecho.testing.conformance.letting_go import TestForgetRun, TestLettingGo  # noqa: E402
 from derecho.testing.conformance.messages import (  # noqa: E402
     TestDeliver,
     TestDeliverAndClaim,
@@ -37,8 +38,6 @@ from derecho.testing.conformance.runs import (  # noqa: E402
     TestAdvance,
     TestClose,
     TestCreateRun,
-    TestForgetRun,
-    TestLettingGo,
 )
 from derecho.testing.conformance.tasks import (  # noqa: E402
     TestCancelActivity,
