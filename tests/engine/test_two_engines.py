@@ -1,4 +1,4 @@
-"""Two engines on one store share the work; when one dies or loses touch, the other takes over and nothing happens twice."""
+"""Two engines on one store share the work; when one dies or loses touch, the other takes over."""
 
 import asyncio
 from collections import Counter
