@@ -5,22 +5,17 @@ import pytest
 from derecho.journal.changes import (
     ANY_CLAIM,
     Advance,
-    BlockRun,
     BuryWorker,
     Conflict,
     CreateRun,
     Deliver,
-    ForgetRun,
     Receipt,
-    ReleaseRun,
     RequestTerminate,
     ScheduleActivity,
-    ScheduleTimer,
 )
-from derecho.journal.model import CLAIMED, Head, RunFilter, TimerRow
+from derecho.journal.model import CLAIMED, Head, RunFilter
 from derecho.testing.conformance.kit import (
     MINUTE,
-    OTHER_WORKER,
     WORKER,
     World,
     activity_row,
@@ -302,6 +297,3 @@ class TestClose:
         before = await everything(world.store)
         await world.refused(advance(seen=run.head, status="continued_as_new", continues=True), taken)
         assert await everything(world.store) == before
-
-
-@pytest.mark.asyncio
