@@ -22,7 +22,6 @@ from derecho.testing.conformance.kit import (
 
 
 @pytest.mark.asyncio
-@pytest.mark.asyncio
 class TestLettingGo:
     async def test_a_blocked_run_says_why_and_is_ready_later(self, world: World) -> None:
         run = await world.claimed()
