@@ -80,7 +80,10 @@ class StepRunner:
             return ev.StepCompleted(step, options.encode(value), store.now(), attempt), None
         except PayloadError as exc:
             verdict = Verdict(to_failure(exc, retryable=False), [])
-        except Exception as exc:
+        except BaseException as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, KeyboardInterrupt) or (task is not None and task.cancelling()):
+                raise  # the engine stops it
             verdict = describe(exc)
             if limit.expired() and isinstance(exc, TimeoutError):
                 message = f"step {request.future.name!r} took too long"
