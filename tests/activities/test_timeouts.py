@@ -104,7 +104,10 @@ async def test_no_attempt_is_made_that_could_only_begin_after_schedule_to_close(
     seen = Probe()
     caller = calling(fail.bind(), schedule_to_close=5, retry=RetryPolicy(initial_interval=60, jitter=0))
     async with engine(store, caller, fail, probe=seen) as running:
-        assert isinstance(await failure_of(await running.client.start(caller.bind())), ValueError)
+        error = await failure_of(await running.client.start(caller.bind()))
+    assert isinstance(error, ActivityTimeout)
+    assert error.kind == "schedule_to_close"
+    assert isinstance(error.__cause__, ValueError)
     assert len(seen.attempts) == 1
 
 

@@ -99,11 +99,6 @@ def test_a_delay_asked_for_replaces_the_backoff() -> None:
     assert due(RetryPolicy(), ValueError(), delay=2**70) == FOREVER
 
 
-def test_no_attempt_is_planned_behind_the_deadline_of_the_whole_activity() -> None:
-    assert due(RetryPolicy(), ValueError(), delay=7, close_at=1_007) is None
-    assert due(RetryPolicy(), ValueError(), delay=7, close_at=1_008) == 1_007
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

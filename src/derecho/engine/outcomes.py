@@ -107,8 +107,10 @@ def judge(row: ActivityRow, command: ev.ActivityScheduled, verdict: Verdict, *, 
         random=_random.random(),
         ancestry=verdict.names,
         delay=verdict.delay,
-        close_at=row.close_at,
     )
+    if due is not None and row.close_at is not None and due >= row.close_at:
+        message = f"activity {row.name!r} ran out of schedule_to_close: no time is left for attempt {row.attempt + 1}"
+        due, failure = None, timeout_failure("schedule_to_close", message, failure)
     if due is not None and row.claim is not None:
         return None, RetryActivity(
             row.run_id,

@@ -131,7 +131,6 @@ def retry_at(
     random: float,
     ancestry: Iterable[str] | None = None,
     delay: int | None = None,
-    close_at: int | None = None,
 ) -> int | None:
     """When to try again, or None when this attempt was the last.
 
@@ -139,7 +138,6 @@ def retry_at(
         ancestry: "module:qualname" of the exception's class and its bases, where the class was at hand; without it the
             failure's own class name decides, and `Exception` in `retry_on` matches everything.
         delay: what a `RetryAfter` asked for, in microseconds; it replaces the backoff and the question of the class.
-        close_at: the schedule-to-close deadline; an attempt that could only start after it is not made.
     """
     if rule is None or not failure.retryable:
         return None
@@ -148,8 +146,7 @@ def retry_at(
     names = set(ancestry) if ancestry is not None else {failure.type, "builtins:Exception"}
     if delay is None and (names & set(rule.give_up_on) or not names & set(rule.retry_on)):
         return None
-    due = min(FOREVER, now + (backoff(rule, attempt, random) if delay is None else max(0, delay)))
-    return None if close_at is not None and due >= close_at else due
+    return min(FOREVER, now + (backoff(rule, attempt, random) if delay is None else max(0, delay)))
 
 
 def ancestry(error: BaseException) -> list[str]:
