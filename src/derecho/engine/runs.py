@@ -95,13 +95,26 @@ class LiveRun:
 class Turn:
     """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`."""
 
-    __slots__ = ("at", "commands", "consume_to", "decision", "error", "facts", "inbox_seen", "is_new", "rows", "run")
+    __slots__ = (
+        "at",
+        "commands",
+        "consume_to",
+        "decision",
+        "error",
+        "execution",
+        "facts",
+        "inbox_seen",
+        "is_new",
+        "rows",
+        "run",
+    )
 
     def __init__(self, run: LiveRun, facts: Sequence[PendingFact], at: int, rows: Sequence[HistoryRow]) -> None:
         self.run = run
         self.facts = list(facts)
         self.at = at
         self.rows = rows
+        self.execution = run.execution
         self.is_new = run.execution is None
         numbers = [item.number for item in facts if item.number]
         self.consume_to = numbers[-1] if numbers else None
@@ -112,10 +125,10 @@ class Turn:
 
     def run_code(self, make: Callable[[LiveRun], Execution], mark: Callable[[], None]) -> None:
         run = self.run
-        execution = run.execution
+        execution = self.execution
         try:
             if execution is None:
-                execution = make(run)
+                execution = self.execution = make(run)
                 for row in self.rows:
                     events = decode_events(row.data)
                     mark()
@@ -145,9 +158,10 @@ class TurnJob:
         self.turn.run_code(self.make, mark)
 
     def abandon(self) -> None:
-        execution, self.turn.run.execution = self.turn.run.execution, None
-        if execution is not None:
-            execution.close()
+        """The run was given up while its code was on this thread, so here is where it comes down."""
+        self.turn.run.execution = None
+        if self.turn.execution is not None:
+            self.turn.execution.close()
 
 
 class CloseJob:

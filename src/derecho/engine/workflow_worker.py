@@ -320,7 +320,9 @@ class WorkflowWorker:
 
     def _stuck(self, job: Job, seconds: float, stack: str) -> None:
         if isinstance(job, TurnJob):
-            self._block(job.turn.run, job.turn.facts, self._blocker.deadlock(job.turn.run, seconds, stack))
+            run = job.turn.run
+            run.execution = None  # its code is still on its thread, which takes it down (`TurnJob.abandon`)
+            self._block(run, job.turn.facts, self._blocker.deadlock(run, seconds, stack))
         else:
             log.error("workflow code blocks while it is taken out of memory, for %.1f s at %s", seconds, stack)
 
