@@ -81,8 +81,8 @@ async def abandon(engine: Any) -> None:
     if engine.committer._task is not None:
         tasks.append(engine.committer._task)
     for run in engine.workflows.runs:
-        for task in run.steps.values():
-            tasks.append(task)
+        tasks.extend(run.steps.values())
+        run.steps.clear()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
