@@ -5,6 +5,8 @@ was, because its history is replayed. See README.md for a first workflow and doc
 through the code.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from derecho.activity import (
     Activity,
     ActivityDefinition,
@@ -65,6 +67,9 @@ from derecho.stores.memory import MemoryStore
 from derecho.stores.sqlite import SQLiteStore
 from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
 
+if TYPE_CHECKING:
+    from derecho.stores.postgres import PostgresStore
+
 __all__ = [
     "Activity",
     "ActivityCancelled",
@@ -97,6 +102,7 @@ __all__ = [
     "NonRetryable",
     "NondeterminismError",
     "PayloadError",
+    "PostgresStore",
     "ProcessDied",
     "Queue",
     "RetryAfter",
@@ -131,3 +137,12 @@ __all__ = [
     "workflow",
     "workflow_ref",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`PostgresStore` is imported when it is asked for, because it needs asyncpg."""
+    if name == "PostgresStore":
+        from derecho.stores.postgres import PostgresStore
+
+        return PostgresStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

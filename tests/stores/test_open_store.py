@@ -41,23 +41,43 @@ def test_nothing_is_opened_by_naming_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "advice"),
     [
-        ("postgresql://user:secret@host/db", "no PostgreSQL store yet"),
-        ("postgres://host/db", "no PostgreSQL store yet"),
-        ("mysql://host/db", "memory: or sqlite:///file.db"),
-        ("shop.db", "memory: or sqlite:///file.db"),
-        ("", "memory: or sqlite:///file.db"),
+        ("postgresql:db", "postgresql://user@host/database"),
+        ("postgresql://user:secret@host/db?schema=No", "cannot name a schema"),
+        ("postgresql://user:secret@host/db?prepared=maybe", "it is on or off"),
+        ("mysql://host/db", "memory:, sqlite:///file.db or postgresql"),
+        ("shop.db", "memory:, sqlite:///file.db or postgresql"),
+        ("", "memory:, sqlite:///file.db or postgresql"),
         ("sqlite://shop.db", "sqlite:///relative.db"),
         ("sqlite:", "names no file"),
         ("sqlite:///", "names no file"),
         ("sqlite::memory:", "use memory:"),
         ("sqlite:///shop.db?mode=ro", "has options"),
-        ("memory:shop", "memory: or sqlite:///file.db"),
+        ("memory:shop", "memory:, sqlite:///file.db or postgresql"),
     ],
 )
 def test_a_wrong_address_says_what_would_be_right(url: str, advice: str) -> None:
     with pytest.raises(StoreError, match=advice) as refused:
         open_store(url)
     assert "secret" not in str(refused.value)
+
+
+def test_the_address_of_a_server_is_told_without_its_passwords() -> None:
+    store = open_store("postgresql://ann:secret@one:5432,two:5433/shop?schema=orders&password=secret&durable=off")
+    assert store.url == "postgresql://ann:***@one:5432,two:5433/shop?password=***"
+
+
+def test_without_its_driver_postgresql_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["asyncpg"] = None
+import derecho
+try:
+    derecho.open_store("postgresql://host/shop")
+except derecho.StoreError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "pip install 'derecho-workflows[postgres]'" in done.stdout
 
 
 def test_sqlite_is_imported_when_it_is_needed() -> None:

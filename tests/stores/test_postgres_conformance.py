@@ -5,9 +5,11 @@ import pytest
 from derecho.stores.postgres import PostgresStore
 from derecho.testing.conformance import *  # noqa: F403  # the suite is imported as a whole
 from derecho.testing.conformance import StoreFactory
-from tests.support.schemas import schema_url  # noqa: F401  # a fixture
+from tests.support.schemas import empty_schema_url, janitor, shared_schema
+
+__all__ = ["empty_schema_url", "janitor", "shared_schema"]
 
 
 @pytest.fixture
-def new_store(schema_url: str) -> StoreFactory:  # noqa: F811  # it is the fixture
-    return lambda clock: PostgresStore(schema_url, clock=clock)
+def new_store(empty_schema_url: str) -> StoreFactory:  # it is the fixture
+    return lambda clock: PostgresStore(empty_schema_url, clock=clock)

@@ -8,7 +8,8 @@ def open_store(url: str) -> Store:
     """A store by its address; nothing is opened yet. Raises StoreError for an address that names none.
 
     `memory:` is gone with the process. `sqlite:///orders.db` (or `sqlite:orders.db`) is a file in the working
-    directory, `sqlite:////var/lib/shop/orders.db` one anywhere.
+    directory, `sqlite:////var/lib/shop/orders.db` one anywhere. `postgresql://user@host/database` is a schema in a
+    PostgreSQL database, by default the schema "derecho"; docs/postgres.md has the options.
     """
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest.strip("/"):
@@ -19,9 +20,17 @@ def open_store(url: str) -> Store:
         from derecho.stores.sqlite import SQLiteStore
 
         return SQLiteStore(_path(url, rest))
-    if scheme in ("postgres", "postgresql"):
-        raise StoreError("this release has no PostgreSQL store yet: use sqlite:///file.db")
-    raise StoreError(f"no store has the address {scheme + colon!r}: use memory: or sqlite:///file.db")
+    if scheme in ("postgres", "postgresql") and colon:
+        try:
+            from derecho.stores.postgres import PostgresStore
+        except ModuleNotFoundError as exc:
+            if exc.name != "asyncpg":
+                raise
+            raise StoreError("PostgreSQL needs asyncpg: pip install 'derecho-workflows[postgres]'") from exc
+        return PostgresStore(url)
+    raise StoreError(
+        f"no store has the address {scheme + colon!r}: use memory:, sqlite:///file.db or postgresql://host/database"
+    )
 
 
 def _path(url: str, rest: str) -> str:

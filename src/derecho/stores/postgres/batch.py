@@ -1,0 +1,287 @@
+"""What transitions are about, and what they change: rows in, rows out.
+
+The rows that a batch is about are loaded into the memory store's tables, the memory store's functions decide, and what
+differs afterwards is written. So there is one meaning of each change, and the stores cannot disagree.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from msgspec.structs import astuple
+
+from derecho.journal.changes import (
+    Advance,
+    BlockRun,
+    BuryWorker,
+    CancelActivity,
+    Change,
+    CreateRun,
+    Deliver,
+    DropTimer,
+    FinishActivity,
+    ForgetRun,
+    Heartbeat,
+    ReleaseRun,
+    RenewWorker,
+    RequestTerminate,
+    RetireWorker,
+    RetryActivity,
+    ScheduleActivity,
+    Transition,
+)
+from derecho.journal.model import ActivityRow, RunRow, TimerRow, WorkerRow
+from derecho.journal.wire import HistoryRow
+from derecho.stores.memory.tables import Place, Tables
+
+V = TypeVar("V")
+Row: TypeAlias = tuple[Any, ...]
+
+RUN, ACTIVITY = len(RunRow.__struct_fields__), len(ActivityRow.__struct_fields__)
+
+
+class Wanted:
+    """The rows that a batch is about."""
+
+    def __init__(self, transitions: Sequence[Transition]) -> None:
+        self.runs: set[str] = set()
+        self.workflows: set[str] = set()  # whose newest run is wanted
+        self.followed: set[str] = set()  # runs of whose workflow ids the newest is wanted
+        self.workers: set[str] = set()
+        self.leaving: set[str] = set()
+        self.tasks: set[Place] = set()
+        self.activities: set[Place] = set()
+        self.timers: set[Place] = set()
+        self.run_keys: set[tuple[str, str]] = set()
+        self.workflow_keys: set[tuple[str, str]] = set()
+        self.chains: dict[str, str] = {}  # of runs that the batch creates, by run id
+        self.chains_of: dict[str, set[str]] = {}  # the same by workflow id
+        kinds = set()
+        for transition in transitions:
+            for change in transition:
+                kinds.add(type(change))
+                self._add(change)
+        self.tangled = ForgetRun in kinds and len(kinds) > 1  # what a run was and what takes its place would mix
+
+    def _add(self, change: Change) -> None:
+        match change:
+            case Advance(run_id=run_id, row=row):
+                self._claimed_by(change.worker)
+                self.runs.add(run_id)
+                self.tasks.add((run_id, row.task))
+            case FinishActivity() | RetryActivity() | Heartbeat():
+                self.activities.add((change.run_id, change.activity))
+            case ScheduleActivity(row=activity):
+                self._claimed_by(activity.worker)
+            case Deliver():
+                self._deliver(change)
+            case CreateRun(row=run):
+                self.runs.add(run.run_id)
+                self.workflows.add(run.workflow_id)
+                self.chains[run.run_id] = run.chain_id
+                self.chains_of.setdefault(run.workflow_id, set()).add(run.chain_id)
+                self._claimed_by(run.worker)
+                for answer in (change.refusal, change.acceptance):
+                    if answer is not None:
+                        self._deliver(answer)
+            case BlockRun() | ReleaseRun() | ForgetRun():
+                self.runs.add(change.run_id)
+            case RequestTerminate(run_id=run_id):
+                self.runs.add(run_id)
+                self.followed.add(run_id)
+            case CancelActivity(message=message):
+                self.activities.add((change.run_id, change.activity))
+                if message is not None:
+                    self._deliver(Deliver(message, run_id=change.run_id))
+            case DropTimer():
+                self.timers.add((change.run_id, change.timer))
+            case RenewWorker():
+                self.workers.add(change.worker)
+            case RetireWorker() | BuryWorker():
+                self.workers.add(change.worker)
+                self.leaving.add(change.worker)
+
+    def _claimed_by(self, worker: str | None) -> None:
+        if worker is not None:
+            self.workers.add(worker)
+
+    def _deliver(self, change: Deliver) -> None:
+        self._claimed_by(change.worker)
+        key = change.message.key
+        if change.run_id is not None:
+            self.runs.add(change.run_id)
+            if key is not None:
+                self.run_keys.add((change.run_id, key))
+        elif change.workflow_id is not None:
+            self.workflows.add(change.workflow_id)
+            if key is not None:
+                self.workflow_keys.add((change.workflow_id, key))
+        if change.reply_to is not None:
+            for answer in (change.delivered, change.undelivered):
+                if answer is not None:
+                    self._deliver(Deliver(answer, run_id=change.reply_to))
+
+    def parameters(self) -> Row:
+        """For `load`, but for its first."""
+        chain_keys = {(self.chains[run_id], key) for run_id, key in self.run_keys if run_id in self.chains}
+        for workflow_id, key in self.workflow_keys:
+            chain_keys |= {(chain_id, key) for chain_id in self.chains_of.get(workflow_id, ())}
+        pairs = (self.tasks, self.run_keys, self.workflow_keys, chain_keys, self.activities, self.timers)
+        columns = [column for rows in pairs for column in _columns(rows)]
+        plain = (self.runs, self.workflows, self.followed, self.workers, self.leaving)
+        return (*map(list, plain), *columns)
+
+
+def _columns(rows: Collection[Any]) -> tuple[list[Any], list[Any]]:
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+class Loaded(Tables):
+    """Tables with the rows that were wanted. `before` has the rows as they were, by table and key."""
+
+    def __init__(self, wanted: Wanted, found: Mapping[str, Any], horizon: dict[str, int]) -> None:
+        super().__init__(horizon)
+        self.now = found["now"]
+        self.numbers: dict[str, int] = {}  # workflow id -> number of its newest run
+        self.homes: dict[str, str | None] = {}
+        self.revisions: dict[str | Place, int] = {}  # of open runs and of activities
+        for row in found["runs"]:
+            self._add_run(RunRow(*row[:RUN]), *row[RUN : RUN + 3])
+        for chain_id in wanted.chains.values():
+            self.keys.setdefault(chain_id, {})
+        for chain_id, key in found["keys"]:
+            self.keys.setdefault(chain_id, {})[key] = None
+        self.chains_before = dict(self.keys)
+        self.keys_before = {(chain_id, key) for chain_id, key in found["keys"]}
+        self.workers = {row[0]: WorkerRow(*row) for row in found["workers"]}
+        for run_id, task, digest in found["tasks"]:
+            self.history.setdefault(run_id, {})[task] = HistoryRow(task, 0, 0, "", digest)
+        for *row, lost, revision in found["activities"]:
+            activity = ActivityRow(*row)
+            place = activity.run_id, activity.activity
+            self.activities.setdefault(activity.run_id, {})[activity.activity] = activity
+            self.revisions[place] = revision
+            if lost:
+                self.lost[place] = None
+        for row in found["timers"]:
+            self.timers.setdefault(row[0], {})[row[1]] = TimerRow(*row)
+        self.runs_before, self.workers_before, self.lost_before = dict(self.runs), dict(self.workers), set(self.lost)
+        self.history_before = _flat(self.history)
+        self.activities_before, self.timers_before = _flat(self.activities), _flat(self.timers)
+
+    def _add_run(self, run: RunRow, number: int, home: str | None, revision: int | None) -> None:
+        self.runs[run.run_id] = run
+        self.keys.setdefault(run.chain_id, {})
+        if number > self.numbers.get(run.workflow_id, 0):
+            self.numbers[run.workflow_id] = number
+            self.newest[run.workflow_id] = run.run_id
+        if revision is None:
+            return
+        self.revisions[run.run_id] = revision
+        self.homes[run.run_id] = home
+        self.open_runs[run.workflow_id] = run.run_id
+        if run.parent_run_id is not None:
+            self.children.setdefault(run.parent_run_id, {})[run.run_id] = None
+        if run.terminate is not None:
+            self.terminate[run.run_id] = None
+
+    def difference(self) -> Row | None:
+        """The parameters of `write`; None when nothing changed."""
+        marked, created, live, opened, closed = self._runs()
+        activities, timers = _flat(self.activities), _flat(self.timers)
+        scheduled = [
+            place
+            for place, row in activities.items()
+            if self.activities_before.get(place) is not row or (place in self.lost) != (place in self.lost_before)
+        ]
+        finished = [place for place in self.activities_before if place not in activities]
+        dropped = [place for place in self.timers_before if place not in timers]
+        ended = [chain for chain, keys in self.chains_before.items() if self.keys.get(chain) is not keys]
+        changes: tuple[list[Any], ...] = (
+            marked,
+            created,
+            live,
+            opened,
+            closed,
+            ended,
+            [
+                (run_id, *astuple(row))
+                for (run_id, task), row in _flat(self.history).items()
+                if self.history_before.get((run_id, task)) is not row
+            ],
+            [(run_id, number, data) for (run_id, number), data in _flat(self.inbox).items()],
+            [(run_id, read) for run_id, _, _, _, _, _, read, *_ in live if read > self.runs_before[run_id].inbox_read],
+            [
+                (chain, key)
+                for chain, keys in self.keys.items()
+                for key in keys
+                if chain in ended or (chain, key) not in self.keys_before
+            ],
+            finished,
+            [(*astuple(activities[place]), place in self.lost) for place in scheduled],
+            dropped,
+            [astuple(row) for place, row in timers.items() if self.timers_before.get(place) is not row],
+            [astuple(row) for name, row in self.workers.items() if self.workers_before.get(name) is not row],
+            [name for name in self.workers_before if name not in self.workers],
+            [run_id for run_id in self.runs_before if run_id not in self.runs],
+        )
+        if not any(changes):
+            return None
+        runs = [row[0] for row in live] + closed
+        judged = [place for place in (*scheduled, *finished) if place in self.revisions]
+        return (
+            list(self.workers_before),
+            *(runs, [self.revisions[run_id] for run_id in runs]),
+            *(*_columns(judged), [self.revisions[place] for place in judged]),
+            *_columns(dropped),
+            *changes,
+        )
+
+    def _runs(self) -> tuple[list[Row], list[Row], list[Row], list[Row], list[str]]:
+        """Rows of runs that were marked and created, of open runs that changed and began, and ids of closed ones."""
+        marked: list[Row] = []
+        created: list[Row] = []
+        live: list[Row] = []
+        opened: list[Row] = []
+        closed: list[str] = []
+        for run_id, run in self.runs.items():
+            old = self.runs_before.get(run_id)
+            if run is old:
+                continue
+            if old is None:
+                self.numbers[run.workflow_id] = number = self.numbers.get(run.workflow_id, 0) + 1
+                created.append(_run_row(run, number))
+            elif run.status != old.status:
+                marked.append(_run_row(run, 0))
+            if run.is_open:
+                (opened if old is None else live).append(_live_row(run, self._home(run, old)))
+            elif old is not None:
+                closed.append(run_id)
+        created.sort(key=lambda row: str(row[2]))  # so that two batches wait for each other in one direction only
+        return marked, created, live, opened, closed
+
+    def _home(self, run: RunRow, old: RunRow | None) -> str | None:
+        """The engine that may hold a run warm; one that gave it back undone, or cannot go on, does not."""
+        if run.claim is not None:
+            return run.worker
+        given_back = old is not None and old.claim is not None and old.tasks == run.tasks and run.ready_at is not None
+        return None if old is None or given_back else self.homes.get(run.run_id)
+
+
+def _run_row(run: RunRow, number: int) -> Row:
+    return (
+        *(number, run.run_id, run.workflow_id, run.workflow_type, run.queue, run.status, run.version, run.chain_id),
+        *(run.started_at, run.closed_at, run.tasks, run.events, run.digest, run.inbox_last),
+        *(run.parent_run_id, run.parent_child, run.close_policy, run.outcome),
+    )
+
+
+def _live_row(run: RunRow, home: str | None) -> Row:
+    return (
+        *(run.run_id, run.workflow_type, run.tasks, run.events, run.digest, run.inbox_last, run.inbox_read),
+        *(run.ready_at, run.claim, run.worker, run.crashes, run.blocked_reason, run.blocked_count),
+        *(run.terminate, home),
+    )
+
+
+def _flat(table: Mapping[str, Mapping[int, V]]) -> dict[Place, V]:
+    return {(run_id, number): row for run_id, rows in table.items() for number, row in rows.items()}

@@ -1,0 +1,190 @@
+"""Connections to PostgreSQL: few, discarded at the first sign of trouble, never asked to cancel anything.
+
+Work runs in a task of its own, so that a caller that goes away aborts no commit. What takes too long loses its
+connection, without a cancel request: cancelling a COMMIT that waits for a standby would acknowledge what is not there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from derecho.errors import StoreError, StoreUnavailable
+from derecho.stores.postgres.address import Address
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+log = logging.getLogger("derecho.stores.postgres")
+
+CONNECT_TIMEOUT, PATIENCE = 10.0, 35.0
+"""Seconds for a connection, and for one piece of work; then its outcome is unknown."""
+
+_SETTINGS = {
+    "application_name": "derecho",
+    "statement_timeout": "30000",
+    "idle_in_transaction_session_timeout": "60000",
+    # Statements are short and their plans known: one plan for ever, by index, whatever the statistics say today.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+_AT_LEAST_ON = """
+SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+"""
+_LATER = ("08", "25006", "40", "53", "55P03", "57", "58", "XX")
+_IN_DOUBT = ("08", "57P", "58", "XX")
+"""Beginnings of SQLSTATEs: of what may work later; of what leaves a commit in doubt."""
+
+Troubles = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class Link:
+    """A connection at work. `deciding`: from here on, a lost connection leaves the outcome unknown."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.deciding = False
+        self.unreplicated = False
+
+    def heard(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
+        """The server's warning that a commit was acknowledged without its standby."""
+        if message.sqlstate == "01000" and "synchronous replication" in str(message):
+            log.error("a commit was not waited for by its standby, it will be checked: %s", message)
+            self.unreplicated = True
+
+
+class Connections:
+    """Up to `size` connections for the loop that came first; others connect for each call (a lease's renewal)."""
+
+    def __init__(self, address: Address, size: int) -> None:
+        self._address = address
+        self._size = size
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._idle: list[Link] = []
+        self._slots = asyncio.Semaphore(size)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.in_doubt = False  # an acknowledged outcome was lost: see `Writing.settle`
+
+    @property
+    def is_home(self) -> bool:
+        """Whether the running loop is the one that keeps connections."""
+        return self._home is asyncio.get_running_loop()
+
+    async def connect(self) -> Connection:
+        prepared = self._address.prepared
+        connection: Connection = await asyncpg.connect(
+            self._address.dsn,
+            timeout=CONNECT_TIMEOUT,
+            statement_cache_size=200 if prepared else 0,
+            target_session_attrs=SessionAttribute.read_write,
+            server_settings=_SETTINGS if prepared else None,
+        )
+        if prepared and self._address.durable:
+            await connection.execute(_AT_LEAST_ON)
+        return connection
+
+    async def run(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone."""
+        return await self.shielded(self._run(work))
+
+    async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it
+
+    async def _run(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        link: Link | None = None
+        try:
+            link = await self.take()
+            timer = asyncio.get_running_loop().call_later(PATIENCE, link.connection.terminate)
+            try:
+                return await work(link)
+            finally:
+                timer.cancel()
+        except Troubles as exc:
+            raise self.explain(exc, link) from exc
+        except BaseException:
+            self._discard(link)
+            raise
+        finally:
+            if link is not None:
+                await self.give(link)
+
+    async def take(self) -> Link:
+        loop = asyncio.get_running_loop()
+        if self._home is None or self._home.is_closed():
+            self._home, self._idle, self._slots = loop, [], asyncio.Semaphore(self._size)
+        if loop is not self._home:
+            return await self._new_link()
+        await self._slots.acquire()
+        try:
+            while self._idle:
+                link = self._idle.pop()
+                if not link.connection.is_closed():
+                    link.deciding = False
+                    return link
+            return await self._new_link()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _new_link(self) -> Link:
+        link = Link(await self.connect())
+        link.connection.add_log_listener(link.heard)
+        return link
+
+    async def give(self, link: Link) -> None:
+        """Back to the others, or closed."""
+        if not self.is_home:
+            with suppress(*Troubles):
+                await link.connection.close(timeout=1)
+            return
+        if not link.connection.is_closed():
+            self._idle.append(link)
+        self._slots.release()
+
+    def _discard(self, link: Link | None) -> None:
+        if link is not None and not link.connection.is_closed():
+            link.connection.terminate()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then hang up."""
+        if not self.is_home:
+            return  # a loop that is gone took its connections with it
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=PATIENCE)
+        while self._idle:
+            with suppress(*Troubles):
+                await self._idle.pop().connection.close(timeout=1)
+        self._home = None
+
+    def explain(self, error: Exception, link: Link | None = None) -> StoreError:
+        """The error to raise `from` this one; its connection is not used again."""
+        self._discard(link)
+        state = getattr(error, "sqlstate", None) or ""
+        where = f"database {self._address.shown}"
+        refused = bool(state) and not state.startswith(_IN_DOUBT)
+        outcome: Literal["not_applied", "unknown"] = "not_applied"
+        if link is not None and link.deciding and not refused:
+            outcome, self.in_doubt = "unknown", True
+        if state == "26000" or "prepared statement" in str(error):
+            return StoreUnavailable(
+                f"{where} has a pooler in transaction mode before it: add prepared=off to the address ({error})"
+            )
+        if refused and not state.startswith(_LATER) and link is not None:
+            return StoreError(f"{where} refused a statement ({state}): {error}")
+        if isinstance(error, ValueError):
+            return StoreError(f"{where}: a value cannot be sent: {error}")
+        return StoreUnavailable(f"{where} does not answer ({state or type(error).__name__}): {error}", outcome=outcome)

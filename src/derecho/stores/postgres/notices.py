@@ -1,0 +1,104 @@
+"""Waking engines in other processes: NOTIFY, coalesced and never inside a commit of data, which it would slow down.
+
+All of it is a hint. While nobody listens (a pooler stands between, the connection is down) waits are short instead.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from derecho.journal.model import Topic
+from derecho.stores.hints import TOPICS, Hints
+from derecho.stores.postgres.address import Address
+from derecho.stores.postgres.connections import Connection, Connections, Link, Troubles
+
+COALESCE = 0.010
+_NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+_SOON, _LATE = 0.020, 0.250
+"""Seconds between looks while nobody listens: just after something happened, and when it has long been quiet."""
+
+
+class Notices:
+    """Tells others what happened here, and the hints what happened there."""
+
+    def __init__(self, address: Address, connections: Connections, hints: Hints) -> None:
+        self._channel = f"derecho_{address.schema}"
+        self._can_listen = address.prepared
+        self._connections = connections
+        self._hints = hints
+        self._id = secrets.token_hex(8)
+        self._pending: set[Topic] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Task[None] | None = None
+        self._pause = dict.fromkeys(TOPICS, (0, _SOON))  # the mark that was waited for last, and for how long
+        self.listening = False
+
+    def tell(self, topics: Collection[Topic]) -> None:
+        """Tell the others, a little later, together with what else happens until then."""
+        if not topics or not self._connections.is_home:
+            return
+        begin = not self._pending
+        self._pending.update(topics)
+        if begin:
+            self._spawn(self._send())
+
+    def patience(self, topic: Topic, seen: int, timeout: float) -> float:
+        """How long to wait for a topic; looks get rarer while nothing happens."""
+        if self._can_listen and self._listener is None and self._connections.is_home:
+            self._listener = self._spawn(self._listen())
+        mark, pause = self._pause[topic]
+        self._pause[topic] = seen, _SOON if mark != seen else min(_LATE, pause * 1.5)
+        return timeout if self.listening else min(timeout, pause)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _send(self) -> None:
+        await asyncio.sleep(COALESCE)
+        topics, self._pending = self._pending, set()
+
+        async def notify(link: Link) -> None:
+            await link.connection.fetchrow(_NOTIFY, self._channel, f"{self._id} {' '.join(topics)}")
+
+        with suppress(Exception):  # the others poll
+            await self._connections.run(notify)
+
+    async def _listen(self) -> None:
+        pause = _SOON
+        while True:
+            with suppress(*Troubles):  # we poll meanwhile
+                connection = await self._connections.connect()
+                lost = asyncio.Event()
+                connection.add_termination_listener(partial(_set, lost))
+                try:
+                    await connection.add_listener(self._channel, self._heard)
+                    self.listening, pause = True, _SOON
+                    self._hints.bump()  # nobody knows what was said before
+                    await lost.wait()
+                finally:
+                    self.listening = False
+                    connection.terminate()
+            await asyncio.sleep(pause)
+            pause = min(2.0, pause * 2)
+
+    def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        sender, *topics = str(payload).split()
+        if sender != self._id:
+            self._hints.bump([topic for topic in TOPICS if topic in topics])
+
+    async def close(self) -> None:
+        self._listener = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # in which the listening connection lets go of its socket
+
+
+def _set(event: asyncio.Event, connection: Connection) -> None:
+    event.set()

@@ -1,0 +1,344 @@
+"""The PostgreSQL store: the `Store` protocol over a few connections."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+
+from derecho.clock import FOREVER, SECOND, Clock
+from derecho.errors import StoreError
+from derecho.journal.changes import Result, Transition
+from derecho.journal.deadlines import claimed
+from derecho.journal.model import (
+    ActivityRow,
+    AttemptState,
+    ClaimedRun,
+    Message,
+    OverdueActivity,
+    RunFilter,
+    RunRow,
+    TimerRow,
+    Topic,
+    WorkerRow,
+)
+from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.wire import HistoryRow
+from derecho.stores.hints import Hints
+from derecho.stores.postgres import address as addresses
+from derecho.stores.postgres.batch import ACTIVITY, RUN
+from derecho.stores.postgres.connections import Connections, Link, Troubles
+from derecho.stores.postgres.migrate import prepare
+from derecho.stores.postgres.notices import Notices
+from derecho.stores.postgres.user import Session, check_within
+from derecho.stores.postgres.writing import Settled, Writing, wait_for_standby
+
+T = TypeVar("T")
+
+PATIENCE_WITH_HOME = 2 * SECOND
+"""How long a ready run is left to the live engine that holds it warm, before others help out."""
+
+
+class PostgresStore:
+    """Everything in one schema of a PostgreSQL database, for engines on any number of machines.
+
+    Args:
+        dsn: `postgresql://user@host/database`, several hosts for failover; besides the options that libpq knows,
+            `schema=NAME`, `prepared=off` (behind a pooler in transaction mode) and `durable=off` (accept a server that
+            may forget acknowledged work).
+        schema: a schema of its own for Derecho; made when it is missing.
+        worker_affinity: leave a run's tasks to the live engine that holds it warm.
+        pool_size: connections for work, beside one that listens.
+        clock: for tests; the database's clock decides otherwise.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        schema: str = "derecho",
+        worker_affinity: bool = True,
+        pool_size: int = 4,
+        clock: Clock | None = None,
+    ) -> None:
+        self._address = address = addresses.parse(dsn, schema)
+        self._patience = PATIENCE_WITH_HOME if worker_affinity else None
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = 0
+        self._ahead = time.time_ns() // 1_000 - _ticks()  # of our ticks, by the database's clock once it was seen
+        self._opened = self._closed = False
+        self._hints = Hints()
+        self._connections = Connections(address, pool_size)
+        self._notices = Notices(address, self._connections, self._hints)
+        self._writing = Writing(address, self._hints.horizon)
+        self._work, self._reads = address.statements("work"), address.statements("reads")
+        if clock is not None:
+            clock.subscribe(self._hints.bump)
+
+    @property
+    def url(self) -> str:
+        return self._address.shown
+
+    def now(self) -> int:
+        with self._lock:
+            at = self._clock.now() if self._clock is not None else _ticks() + self._ahead
+            self._last = max(self._last, at)
+            return self._last
+
+    def _given_now(self) -> int | None:
+        """The instant to decide by: None for the database's own."""
+        return None if self._clock is None else self.now()
+
+    def _told(self, now: int) -> int:
+        """The database has told its time: between two looks we count on from there."""
+        if self._clock is None:
+            self._ahead = now - _ticks()
+        return now
+
+    async def open(self) -> None:
+        """Connect, check the server, apply migrations; raises StoreError with the remedy."""
+        self._closed = False
+        if self._opened:
+            return
+
+        async def job(link: Link) -> None:
+            await prepare(link.connection, self._address)
+            self._told(await link.connection.fetchval(self._work["instant"], self._given_now()))
+
+        await self._connections.run(job)
+        self._opened = True
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._notices.close()
+        await self._connections.close()
+        self._opened = False
+        self._hints.bump()
+
+    async def _run(self, job: Callable[[Link], Awaitable[T]]) -> T:
+        if self._closed:
+            raise StoreError(f"the store at {self.url} is closed; open() it again to use it")
+        if not self._opened:
+            await self.open()
+        return await self._connections.run(job)
+
+    async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
+        """What is sought by a text that cannot be stored is not there."""
+
+        async def job(link: Link) -> list[asyncpg.Record]:
+            try:
+                return await link.connection.fetch(sql, *parameters)
+            except (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, UnicodeEncodeError):
+                return []
+
+        return await self._run(job)
+
+    def _touched(self, topics: set[Topic]) -> None:
+        self._hints.bump(topics)
+        self._notices.tell(topics)
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    async def _settle(self, link: Link, transitions: Sequence[Transition]) -> Settled:
+        settled = await self._writing.settle(link, transitions, self._given_now())
+        self._told(settled.now)
+        return settled
+
+    async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        batch = tuple(transitions)
+
+        async def job(link: Link) -> Settled:
+            settled = await self._settle(link, batch)
+            if self._connections.in_doubt or link.unreplicated:
+                await wait_for_standby(link)
+                self._connections.in_doubt = False
+            return settled
+
+        settled = await self._run(job)
+        self._touched(settled.touched)
+        return settled.results
+
+    async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
+        session = Session(self._settle)
+        served = asyncio.ensure_future(self._run(session.serve))
+        await session.work(served, work)
+        settled = await asyncio.shield(served)
+        self._touched(settled.touched)
+        return settled.results[0]
+
+    async def commit_within(self, connection: Any, transition: Transition) -> Result:
+        await self.open()
+        try:
+            settled = await self._settle(Link(check_within(connection)), [transition])
+        except Troubles as exc:
+            raise self._connections.explain(exc) from exc
+        return settled.results[0]
+
+    # --- claims and looks ---------------------------------------------------------------------------------------------
+
+    async def claim_runs(
+        self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
+    ) -> list[ClaimedRun]:
+        now, wanted = self._given_now(), list(set(types))
+
+        async def job(link: Link) -> list[asyncpg.Record]:
+            execute, fetch = link.connection.execute, link.connection.fetch
+            if not await link.connection.fetchval(self._work["is_run_ready"], now, wanted):
+                return []
+            async with link.connection.transaction():
+                if not await link.connection.fetchval(self._work["lock_worker"], worker):
+                    return []
+                most = min(len(claims), suspects)
+                picked = await fetch(self._work["pick_runs"], now, worker, wanted, len(claims), most, self._patience)
+                run_ids = [row[0] for row in picked]
+                if run_ids:
+                    await execute(self._work["claim_runs"], run_ids, list(claims[: len(run_ids)]), worker)
+                link.deciding = bool(run_ids)
+                return await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
+
+        rows = await self._claim(job)
+        return [ClaimedRun(_run_row(row), [Message(*message) for message in row["messages"]]) for row in rows]
+
+    async def _claim(self, job: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
+        async def fit(link: Link) -> list[T]:
+            try:
+                return await job(link)
+            except (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, UnicodeEncodeError):
+                return []  # a text that cannot be stored names nothing
+
+        return await self._run(fit)
+
+    async def claim_activities(
+        self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
+    ) -> list[ActivityRow]:
+        now, kinds = self._given_now(), (list(set(names)), list(set(queues)))
+
+        async def job(link: Link) -> list[ActivityRow]:
+            if not await link.connection.fetchval(self._work["is_activity_due"], now, *kinds):
+                return []
+            async with link.connection.transaction():
+                if not await link.connection.fetchval(self._work["lock_worker"], worker):
+                    return []
+                picked = await link.connection.fetch(self._work["pick_activities"], now, *kinds, len(claims))
+                rows = [
+                    claimed(ActivityRow(*row[1 : ACTIVITY + 1]), claim, worker, row[0])
+                    for claim, row in zip(claims, picked, strict=False)
+                ]
+                if rows:
+                    columns = zip(*((row.run_id, row.activity, row.claim, row.timeout_at) for row in rows), strict=True)
+                    link.deciding = True
+                    await link.connection.execute(
+                        self._work["claim_activities"], *map(list, columns), worker, rows[0].started_at
+                    )
+                return rows
+
+        rows = await self._claim(job)
+        if any(row.timeout_at is not None and row.timeout_at < self._hints.horizon["timeouts"] for row in rows):
+            self._touched({"timers"})
+        return rows
+
+    async def due_timers(self, limit: int) -> DueTimers:
+        found = await self._read(self._work["first_timers"], self._given_now(), limit + 1)
+        due = [TimerRow(*row[1:]) for row in found[:limit] if row["fire_at"] <= row[0]]
+        next_at = found[len(due)]["fire_at"] if len(found) > len(due) else None
+        self._hints.horizon["timers"] = FOREVER if next_at is None else next_at
+        return DueTimers(due, next_at)
+
+    async def overdue(self, limit: int) -> Overdue:
+        given = self._given_now()
+
+        async def job(link: Link) -> tuple[list[asyncpg.Record], list[asyncpg.Record], list[asyncpg.Record]]:
+            fetch = link.connection.fetch
+            lost = await fetch(self._work["lost_activities"], limit + 1)
+            late = await fetch(self._work["first_timeouts"], max(0, limit - len(lost)) + 1)
+            return lost, late, await fetch(self._work["all_workers"], given)
+
+        lost, timeouts, found = await self._run(job)
+        now = self._told(found[0][0]) if found else self.now()
+        workers = [WorkerRow(*row[1:]) for row in found]
+        rows = [ActivityRow(*row[:ACTIVITY]) for row in timeouts]
+        room = max(0, limit - len(lost))
+        late = [row for row in rows[:room] if row.timeout_at is not None and row.timeout_at <= now]
+        instants = [worker.lease_until for worker in workers if worker.lease_until > now]
+        instants += [row.timeout_at for row in rows[len(late) : len(late) + 1] if row.timeout_at is not None]
+        next_at = now if len(lost) > limit else min(instants, default=None)
+        self._hints.horizon["timeouts"] = FOREVER if next_at is None else next_at
+        return Overdue(
+            [OverdueActivity(ActivityRow(*row[:ACTIVITY]), lost=True) for row in lost[:limit]]
+            + [OverdueActivity(row, lost=False) for row in late],
+            [worker for worker in workers if worker.lease_until <= now],
+            next_at,
+        )
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
+        return [HistoryRow(*row) for row in await self._read(self._reads["load"], run_id, after_task)]
+
+    async def _run_rows(self, statement: str, *parameters: object) -> list[RunRow]:
+        return [_run_row(row) for row in await self._read(self._reads[statement], *parameters)]
+
+    async def get_run(self, run_id: str) -> RunRow | None:
+        return next(iter(await self._run_rows("get_run", run_id)), None)
+
+    async def find_run(self, workflow_id: str) -> RunRow | None:
+        return next(iter(await self._run_rows("find_run", workflow_id)), None)
+
+    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+        return await self._run_rows("closed", list(run_ids))
+
+    async def children(self, run_id: str) -> list[RunRow]:
+        return await self._run_rows("children", run_id)
+
+    async def pending(self, run_id: str) -> Pending:
+        found = await self._read(self._reads["pending"], run_id)
+        activities, timers, messages = found[0] if found else ((), (), ())
+        return Pending(
+            [ActivityRow(*row[:ACTIVITY]) for row in activities],
+            [TimerRow(*row) for row in timers],
+            [Message(*row) for row in messages],
+        )
+
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+        run_ids, activities = [place[0] for place in places], [place[1] for place in places]
+        return [AttemptState(*row) for row in await self._read(self._reads["attempts"], run_ids, activities)]
+
+    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+        """A statement for each index; the rest of the filter narrows what the index finds."""
+        page = (*(where.before or (FOREVER, "")), max(0, where.limit))
+        match where:
+            case RunFilter(workflow_id=str(workflow_id)):
+                narrow = (workflow_id, where.status, where.workflow_type)
+                return await self._run_rows("list_of_workflow", *narrow, *page)
+            case RunFilter(status=str(status)):
+                return await self._run_rows("list_by_status", status, where.workflow_type, *page)
+            case RunFilter(workflow_type=str(workflow_type)):
+                return await self._run_rows("list_by_type", workflow_type, *page)
+            case _:
+                return await self._run_rows("list_runs", *page)
+
+    async def workers(self) -> list[WorkerRow]:
+        return [WorkerRow(*row) for row in await self._read(self._reads["live_workers"], self._given_now())]
+
+    # --- hints --------------------------------------------------------------------------------------------------------
+
+    def seen(self, topic: Topic) -> int:
+        return self._hints.seen(topic)
+
+    def hint(self, topic: Topic) -> None:
+        self._hints.bump((topic,))
+
+    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+        await self._hints.wait(topic, seen, self._notices.patience(topic, seen, timeout))
+
+
+def _ticks() -> int:
+    """Microseconds of a clock that nobody sets."""
+    return time.monotonic_ns() // 1_000
+
+
+def _run_row(row: asyncpg.Record) -> RunRow:
+    return RunRow(*row[:RUN])

@@ -1,0 +1,135 @@
+"""Committing transitions: load, decide, write what differs if the world has not moved on meanwhile, else again.
+
+Loading and writing are one statement each, and each is a transaction of its own: no lock is held while Python thinks,
+and a pooler may stand between. Only where that is not enough (a worker leaves, others keep winning, a user's own
+transaction) the rows are locked first.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import asyncpg
+
+from derecho.errors import StoreUnavailable
+from derecho.journal.changes import Conflict, Receipt, Result, Transition
+from derecho.journal.model import Topic
+from derecho.stores.memory.changes import apply
+from derecho.stores.postgres.address import Address
+from derecho.stores.postgres.batch import Loaded, Wanted
+from derecho.stores.postgres.connections import Connection, Link
+from derecho.stores.transitions import unfit
+
+_HOPEFUL, _TRIES = 3, 100
+"""How often a batch is tried without locks, and at all."""
+
+_BARRIER = "SELECT pg_logical_emit_message(true, 'derecho', 'barrier')"
+"""A transaction that changes nothing, and that a standby must have seen with all before it."""
+
+_AGAIN = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+class Settled(NamedTuple):
+    """What became of a batch. `now`: its instant."""
+
+    results: list[Result]
+    touched: set[Topic]
+    now: int
+
+
+class _Undo(Exception):
+    """Takes a transition back that was applied change by change."""
+
+
+class Writing:
+    """How to write in one schema."""
+
+    def __init__(self, address: Address, horizon: dict[str, int]) -> None:
+        self._sql = address.statements("commit")
+        self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
+        self._horizon = horizon
+
+    async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None) -> Settled:
+        """Commit a batch on a connection, or apply it inside the transaction that is open there."""
+        verdicts = [unfit(transition) for transition in transitions]
+        fit = [transition for transition, verdict in zip(transitions, verdicts, strict=True) if verdict is None]
+        wanted = Wanted(fit)
+        for attempt in range(_TRIES):
+            locked = attempt >= _HOPEFUL or wanted.leaving or wanted.tangled or not self._optimistic
+            try:
+                if locked or link.connection.is_in_transaction():
+                    async with link.connection.transaction():
+                        settled = await self._locked(link, fit, wanted, now)
+                        link.deciding = True
+                else:
+                    settled = await self._once(link, fit, wanted, now)
+            except _AGAIN:
+                settled = None
+            if settled is not None:
+                results = iter(settled.results)
+                return settled._replace(results=[verdict or next(results) for verdict in verdicts])
+            link.deciding = False
+            await asyncio.sleep(random.uniform(0, 0.001) * attempt)  # noqa: S311  # so that rivals part
+        raise StoreUnavailable("others change the same rows all the time: the batch found no gap in 100 tries")
+
+    async def _locked(
+        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None
+    ) -> Settled | None:
+        if wanted.leaving:
+            await link.connection.execute(self._sql["lock_workers"], list(wanted.leaving))
+        if not wanted.tangled:
+            await link.connection.execute(self._sql["lock_runs"], list(wanted.runs))
+            return await self._once(link, transitions, wanted, now)
+        results: list[Result] = []
+        touched: set[Topic] = set()
+        for transition in transitions:
+            result, topics, now = await self._by_change(link, transition, now)
+            results.append(result)
+            touched |= topics
+        return Settled(results, touched, now or 0)
+
+    async def _by_change(self, link: Link, transition: Transition, now: int | None) -> tuple[Result, set[Topic], int]:
+        """Apply a transition change by change; each sees what the one before it wrote."""
+        receipts: list[Receipt] = []
+        touched: set[Topic] = set()
+        result: Result = Receipt()
+        try:
+            async with link.connection.transaction():
+                for change in transition:
+                    settled = await self._once(link, [(change,)], Wanted([(change,)]), now)
+                    if settled is None:
+                        raise asyncpg.SerializationError("the world moved on")
+                    ((result,), topics, now) = settled
+                    touched |= topics
+                    if isinstance(result, Conflict) or result.repeated:
+                        raise _Undo
+                    receipts.append(result)
+        except _Undo:
+            return result, set(), now or 0
+        return Receipt(tuple(chain.from_iterable(receipt.delivered for receipt in receipts))), touched, now or 0
+
+    async def _once(
+        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None
+    ) -> Settled | None:
+        """None when something has changed between the look and the write; then nothing was written."""
+        connection: Connection = link.connection
+        found = await connection.fetchrow(self._sql["load"], now, *wanted.parameters())
+        assert found is not None  # noqa: S101  # a SELECT without FROM has one row
+        tables = Loaded(wanted, dict(found), self._horizon)
+        results = [apply(tables, transition) for transition in transitions]
+        changes = tables.difference()
+        if changes is not None:
+            link.deciding = True
+            if not await connection.fetchval(self._sql["write"], *changes):
+                return None
+        return Settled(results, tables.touched, tables.now)
+
+
+async def wait_for_standby(link: Link) -> None:
+    """Return when all that this server has shown us is where it keeps it; raises when that cannot be known."""
+    link.unreplicated = False
+    await link.connection.execute(_BARRIER)
+    if link.unreplicated:
+        raise StoreUnavailable("the standby does not answer", outcome="unknown")

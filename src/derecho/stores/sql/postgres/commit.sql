@@ -1,0 +1,190 @@
+-- A batch of transitions: read what it is about, decide in Python, write the difference if nothing has changed since.
+-- Both are one statement each, whatever the size of the batch. Arrays of one kind are parallel.
+
+-- name: load(now, run_ids, workflow_ids, followed, workers, leaving, task_runs, tasks, key_runs, run_keys,
+--     key_workflows, workflow_keys, key_chains, chain_keys, activity_runs, activities, timer_runs, timers)
+-- The newest run of each of `workflow_ids`, and of the workflow ids of the runs `followed`; all that the workers
+-- `leaving` hold.
+SELECT coalesce(:now::bigint, derecho.instant()) AS now,
+    ARRAY(
+        SELECT row(run.*) FROM derecho.run_rows AS run
+        WHERE run.run_id IN (
+            SELECT unnest(:run_ids::text[])
+            UNION SELECT newest.run_id
+            FROM (
+                SELECT unnest(:workflow_ids::text[]) AS workflow_id
+                UNION SELECT workflow_id FROM derecho.runs WHERE run_id = ANY (:followed::text[])
+            ) AS wanted CROSS JOIN LATERAL (
+                SELECT run_id FROM derecho.runs WHERE runs.workflow_id = wanted.workflow_id
+                ORDER BY number DESC LIMIT 1
+            ) AS newest
+            UNION SELECT run_id FROM derecho.live WHERE worker = ANY (:leaving::text[])
+        )
+    ) AS runs,
+    ARRAY(
+        SELECT row(worker.worker, worker.name, worker.lease_until, worker.serves)
+        FROM derecho.workers AS worker WHERE worker.worker = ANY (:workers::text[])
+    ) AS workers,
+    ARRAY(
+        SELECT row(wanted.run_id, wanted.task, history.digest)
+        FROM unnest(:task_runs::text[], :tasks::bigint[]) AS wanted (run_id, task)
+        JOIN derecho.history ON history.run_id = wanted.run_id AND history.task = wanted.task
+    ) AS tasks,
+    ARRAY(
+        SELECT row(found.chain_id, found.key)
+        FROM (
+            SELECT runs.chain_id, wanted.key
+            FROM unnest(:key_runs::text[], :run_keys::text[]) AS wanted (run_id, key)
+            JOIN derecho.runs ON runs.run_id = wanted.run_id
+            UNION SELECT newest.chain_id, wanted.key
+            FROM unnest(:key_workflows::text[], :workflow_keys::text[]) AS wanted (workflow_id, key)
+            CROSS JOIN LATERAL (
+                SELECT chain_id FROM derecho.runs WHERE runs.workflow_id = wanted.workflow_id
+                ORDER BY number DESC LIMIT 1
+            ) AS newest
+            UNION SELECT * FROM unnest(:key_chains::text[], :chain_keys::text[])
+        ) AS wanted
+        JOIN derecho.message_keys AS found ON found.chain_id = wanted.chain_id AND found.key = wanted.key
+    ) AS keys,
+    ARRAY(
+        SELECT row(activity.*, activity.xmin)
+        FROM unnest(:activity_runs::text[], :activities::bigint[]) AS wanted (run_id, activity)
+        JOIN derecho.activities AS activity
+            ON activity.run_id = wanted.run_id AND activity.activity = wanted.activity
+        UNION ALL SELECT row(activity.*, activity.xmin)
+        FROM derecho.activities AS activity WHERE activity.worker = ANY (:leaving::text[])
+    ) AS activities,
+    ARRAY(
+        SELECT row(timer.*)
+        FROM unnest(:timer_runs::text[], :timers::bigint[]) AS wanted (run_id, timer)
+        JOIN derecho.timers AS timer ON timer.run_id = wanted.run_id AND timer.timer = wanted.timer
+    ) AS timers;
+
+-- name: lock_workers(workers)
+-- Before anything is read, when workers leave: nobody claims for them any more until this transaction has ended.
+SELECT worker FROM derecho.workers WHERE worker = ANY (:workers::text[]) ORDER BY worker FOR UPDATE;
+
+-- name: lock_runs(run_ids)
+SELECT run_id FROM derecho.live WHERE run_id = ANY (:run_ids::text[]) ORDER BY run_id FOR NO KEY UPDATE;
+
+-- name: write(alive, run_ids, run_revisions, activity_runs, activities, activity_revisions, timer_runs, timers,
+--     marked_runs, new_runs, live_runs, opened, closed, ended_chains, history, messages, read, keys, finished,
+--     scheduled, dropped, started, workers, gone, forgotten)
+-- Everything or nothing: the first part locks what was read, always in the same order, and compares; no other part
+-- does anything unless `guard` holds. The `xmin` of a row is another one after every change of it.
+WITH workers_locked AS MATERIALIZED (
+    SELECT worker FROM derecho.workers WHERE worker = ANY (:alive::text[]) ORDER BY worker FOR KEY SHARE
+), runs_locked AS MATERIALIZED (
+    SELECT run_id, live.xmin AS revision FROM derecho.live
+    WHERE run_id = ANY (:run_ids::text[]) AND (SELECT count(*) FROM workers_locked) >= 0
+    ORDER BY run_id FOR NO KEY UPDATE
+), activities_locked AS MATERIALIZED (
+    SELECT activity.run_id, activity.activity, activity.xmin AS revision
+    FROM unnest(:activity_runs::text[], :activities::bigint[]) AS wanted (run_id, activity)
+    JOIN derecho.activities AS activity
+        ON activity.run_id = wanted.run_id AND activity.activity = wanted.activity
+    WHERE (SELECT count(*) FROM runs_locked) >= 0
+    ORDER BY activity.run_id, activity.activity FOR UPDATE OF activity
+), timers_locked AS MATERIALIZED (
+    SELECT timer.run_id
+    FROM unnest(:timer_runs::text[], :timers::bigint[]) AS wanted (run_id, timer)
+    JOIN derecho.timers AS timer ON timer.run_id = wanted.run_id AND timer.timer = wanted.timer
+    WHERE (SELECT count(*) FROM activities_locked) >= 0
+    ORDER BY timer.run_id, timer.timer FOR UPDATE OF timer
+), guard AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM workers_locked) = cardinality(:alive::text[])
+        AND (SELECT count(*) FROM runs_locked AS found
+            JOIN unnest(:run_ids::text[], :run_revisions::xid[]) AS seen (run_id, revision)
+                ON seen.run_id = found.run_id AND seen.revision = found.revision
+            ) = cardinality(:run_ids::text[])
+        AND (SELECT count(*) FROM activities_locked AS found
+            JOIN unnest(:activity_runs::text[], :activities::bigint[], :activity_revisions::xid[])
+                AS seen (run_id, activity, revision)
+                ON seen.run_id = found.run_id AND seen.activity = found.activity AND seen.revision = found.revision
+            ) = cardinality(:activities::bigint[])
+        AND (SELECT count(*) FROM timers_locked) = cardinality(:timers::bigint[]) AS holds
+), marked AS (
+    UPDATE derecho.runs AS run
+    SET status = new.status, closed_at = new.closed_at, tasks = new.tasks, events = new.events, digest = new.digest,
+        inbox_last = new.inbox_last, outcome = new.outcome
+    FROM unnest(:marked_runs::derecho.run_1[]) AS new
+    WHERE run.run_id = new.run_id AND (SELECT holds FROM guard)
+    RETURNING run.run_id
+), created AS (  -- behind `marked`, because a run that continues as new closes first
+    INSERT INTO derecho.runs (number, run_id, workflow_id, workflow_type, queue, status, version, chain_id, started_at,
+        closed_at, tasks, events, digest, inbox_last, parent_run_id, parent_child, close_policy, outcome)
+    SELECT new.* FROM unnest(:new_runs::derecho.run_1[]) AS new
+    WHERE (SELECT holds FROM guard) AND (SELECT count(*) FROM marked) >= 0
+), woken AS (
+    UPDATE derecho.live AS run
+    SET tasks = new.tasks, events = new.events, digest = new.digest, inbox_last = new.inbox_last,
+        inbox_read = new.inbox_read, ready_at = new.ready_at, claim = new.claim, worker = new.worker,
+        crashes = new.crashes, blocked_reason = new.blocked_reason, blocked_count = new.blocked_count,
+        terminate = new.terminate, home = new.home
+    FROM unnest(:live_runs::derecho.live_run_1[]) AS new
+    WHERE run.run_id = new.run_id AND (SELECT holds FROM guard)
+), opened AS (
+    INSERT INTO derecho.live (run_id, workflow_type, tasks, events, digest, inbox_last, inbox_read, ready_at, claim,
+        worker, crashes, blocked_reason, blocked_count, terminate, home)
+    SELECT new.* FROM unnest(:opened::derecho.live_run_1[]) AS new WHERE (SELECT holds FROM guard)
+), closed AS (
+    DELETE FROM derecho.live WHERE run_id = ANY (:closed::text[]) AND (SELECT holds FROM guard)
+), closed_activities AS (
+    DELETE FROM derecho.activities WHERE run_id = ANY (:closed::text[]) AND (SELECT holds FROM guard)
+      AND (run_id, activity) NOT IN (SELECT run_id, activity FROM unnest(:scheduled::derecho.activity_1[]))
+), closed_timers AS (
+    DELETE FROM derecho.timers WHERE run_id = ANY (:closed::text[]) AND (SELECT holds FROM guard)
+      AND (run_id, timer) NOT IN (SELECT run_id, timer FROM unnest(:started::derecho.timer_1[]))
+), closed_inboxes AS (
+    DELETE FROM derecho.inbox WHERE run_id = ANY (:closed::text[]) AND (SELECT holds FROM guard)
+), ended AS (
+    DELETE FROM derecho.message_keys WHERE chain_id = ANY (:ended_chains::text[]) AND (SELECT holds FROM guard)
+      AND (chain_id, key) NOT IN (SELECT chain_id, key FROM unnest(:keys::derecho.key_1[]))
+), recorded AS (
+    INSERT INTO derecho.history (run_id, task, first_event, at, data, digest)
+    SELECT new.* FROM unnest(:history::derecho.history_row_1[]) AS new WHERE (SELECT holds FROM guard)
+), consumed AS (
+    DELETE FROM derecho.inbox AS message USING unnest(:read::derecho.place_1[]) AS upto
+    WHERE message.run_id = upto.run_id AND message.number <= upto.number AND (SELECT holds FROM guard)
+), delivered AS (
+    INSERT INTO derecho.inbox (run_id, number, data)
+    SELECT new.* FROM unnest(:messages::derecho.message_1[]) AS new WHERE (SELECT holds FROM guard)
+), remembered AS (
+    INSERT INTO derecho.message_keys (chain_id, key)
+    SELECT new.* FROM unnest(:keys::derecho.key_1[]) AS new WHERE (SELECT holds FROM guard)
+    ON CONFLICT DO NOTHING
+), finished AS (
+    DELETE FROM derecho.activities AS activity USING unnest(:finished::derecho.place_1[]) AS old
+    WHERE activity.run_id = old.run_id AND activity.activity = old.number AND (SELECT holds FROM guard)
+), scheduled AS (
+    INSERT INTO derecho.activities AS activity (run_id, activity, workflow_id, workflow_type, name, queue, data,
+        scheduled_at, due_at, attempt, timeout_at, close_at, claim, worker, started_at, heartbeat, last_failure,
+        cancel_requested, lost)
+    SELECT new.* FROM unnest(:scheduled::derecho.activity_1[]) AS new WHERE (SELECT holds FROM guard)
+    ON CONFLICT (run_id, activity) DO UPDATE SET
+        workflow_id = excluded.workflow_id, workflow_type = excluded.workflow_type, name = excluded.name,
+        queue = excluded.queue, data = excluded.data, scheduled_at = excluded.scheduled_at, due_at = excluded.due_at,
+        attempt = excluded.attempt, timeout_at = excluded.timeout_at, close_at = excluded.close_at,
+        claim = excluded.claim, worker = excluded.worker, started_at = excluded.started_at,
+        heartbeat = excluded.heartbeat, last_failure = excluded.last_failure,
+        cancel_requested = excluded.cancel_requested, lost = excluded.lost
+), dropped AS (
+    DELETE FROM derecho.timers AS timer USING unnest(:dropped::derecho.place_1[]) AS old
+    WHERE timer.run_id = old.run_id AND timer.timer = old.number AND (SELECT holds FROM guard)
+), started AS (
+    INSERT INTO derecho.timers AS timer (run_id, timer, fire_at)
+    SELECT new.* FROM unnest(:started::derecho.timer_1[]) AS new WHERE (SELECT holds FROM guard)
+    ON CONFLICT (run_id, timer) DO UPDATE SET fire_at = excluded.fire_at
+), registered AS (
+    INSERT INTO derecho.workers AS worker (worker, name, lease_until, serves)
+    SELECT new.* FROM unnest(:workers::derecho.worker_1[]) AS new WHERE (SELECT holds FROM guard)
+    ON CONFLICT (worker) DO UPDATE
+    SET name = excluded.name, lease_until = excluded.lease_until, serves = excluded.serves
+), retired AS (
+    DELETE FROM derecho.workers WHERE worker = ANY (:gone::text[]) AND (SELECT holds FROM guard)
+), forgotten_history AS (
+    DELETE FROM derecho.history WHERE run_id = ANY (:forgotten::text[]) AND (SELECT holds FROM guard)
+), forgotten AS (
+    DELETE FROM derecho.runs WHERE run_id = ANY (:forgotten::text[]) AND (SELECT holds FROM guard)
+)
+SELECT holds FROM guard;

@@ -1,0 +1,119 @@
+-- Handing out work. Picks are materialised and carry their limit with them, so that no plan can take more; rows that
+-- others hold are skipped. Claims run in a transaction: what is read behind the lock is what is claimed.
+
+-- name: instant(now)
+SELECT coalesce(:now::bigint, derecho.instant());
+
+-- name: is_run_ready(now, types)
+-- Whether a claim is worth its transaction.
+WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS now)
+SELECT EXISTS (SELECT FROM derecho.live WHERE terminate IS NOT NULL AND claim IS NULL)
+    OR EXISTS (
+        SELECT FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
+            AND workflow_type = ANY (:types::text[]) AND ready_at <= (SELECT now FROM clock))
+    OR EXISTS (
+        SELECT FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
+            AND workflow_type = ANY (:types::text[]) AND ready_at <= (SELECT now FROM clock)
+);
+
+-- name: lock_worker(worker)
+-- A worker that is buried meanwhile waits for us, and so frees what we claim.
+SELECT 1 FROM derecho.workers WHERE worker = :worker FOR KEY SHARE;
+
+-- name: pick_runs(now, worker, types, limit, suspects, patience)
+-- First those to be terminated, then the longest ready. A run whose home is another live engine is left to that one
+-- for `patience` microseconds (NULL: for ever none).
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(:now::bigint, derecho.instant()) AS now
+), others AS MATERIALIZED (
+    SELECT worker FROM derecho.workers
+    WHERE lease_until > (SELECT now FROM clock) AND worker <> :worker AND :patience::bigint IS NOT NULL
+), doomed AS MATERIALIZED (
+    SELECT run_id, 0 AS rank, 0::bigint AS ready_at FROM derecho.live
+    WHERE terminate IS NOT NULL AND claim IS NULL
+    ORDER BY run_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+), ready AS MATERIALIZED (
+    SELECT picked.run_id, 1 AS rank, picked.ready_at
+    FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
+        SELECT run_id, ready_at FROM derecho.live
+        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0 AND terminate IS NULL
+            AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
+            AND (home IS NULL OR home NOT IN (SELECT worker FROM others)
+                OR ready_at <= (SELECT now FROM clock) - :patience::bigint)
+        ORDER BY ready_at, run_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+    ) AS picked
+), suspect AS MATERIALIZED (
+    SELECT picked.run_id, 1 AS rank, picked.ready_at
+    FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
+        SELECT run_id, ready_at FROM derecho.live
+        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0 AND terminate IS NULL
+            AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
+        ORDER BY ready_at, run_id LIMIT :suspects FOR NO KEY UPDATE SKIP LOCKED
+    ) AS picked
+)
+SELECT run_id FROM (
+    SELECT * FROM doomed
+    UNION ALL SELECT * FROM ready
+    UNION ALL (SELECT * FROM suspect ORDER BY ready_at, run_id LIMIT :suspects)
+) AS picked
+ORDER BY rank, ready_at, run_id LIMIT :limit;
+
+-- name: claim_runs(run_ids, claims, worker)
+UPDATE derecho.live AS run SET claim = picked.claim, worker = :worker, home = :worker, ready_at = 4611686018427387904
+FROM unnest(:run_ids::text[], :claims::text[]) AS picked (run_id, claim)
+WHERE run.run_id = picked.run_id;
+
+-- name: claimed_runs(run_ids)
+SELECT run.*, ARRAY(
+    SELECT row(message.number, message.data) FROM derecho.inbox AS message
+    WHERE message.run_id = run.run_id ORDER BY message.number
+) AS messages
+FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
+JOIN derecho.run_rows AS run ON run.run_id = wanted.run_id
+ORDER BY wanted.place;
+
+-- name: is_activity_due(now, names, queues)
+SELECT EXISTS (
+    SELECT FROM derecho.activities
+    WHERE claim IS NULL AND queue = ANY (:queues::text[]) AND name = ANY (:names::text[])
+        AND due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
+);
+
+-- name: pick_activities(now, names, queues, limit)
+-- Of each queue and name the longest due, then of all the longest due.
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(:now::bigint, derecho.instant()) AS now
+), due AS MATERIALIZED (
+    SELECT picked.*
+    FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
+    CROSS JOIN LATERAL (
+        SELECT activity.* FROM derecho.activities AS activity
+        WHERE claim IS NULL AND activity.queue = served.queue AND activity.name = known.name
+            AND due_at <= (SELECT now FROM clock)
+        ORDER BY due_at, run_id, activity LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+    ) AS picked
+)
+SELECT clock.now, due.* FROM due, clock ORDER BY due_at, run_id, activity LIMIT :limit;
+
+-- name: claim_activities(activity_runs, activities, claims, timeouts, worker, started_at)
+UPDATE derecho.activities AS activity
+SET claim = picked.claim, worker = :worker, started_at = :started_at, timeout_at = picked.timeout_at
+FROM unnest(:activity_runs::text[], :activities::bigint[], :claims::text[], :timeouts::bigint[])
+    AS picked (run_id, activity, claim, timeout_at)
+WHERE activity.run_id = picked.run_id AND activity.activity = picked.activity;
+
+-- name: first_timers(now, limit)
+SELECT coalesce(:now::bigint, derecho.instant()), run_id, timer, fire_at FROM derecho.timers
+ORDER BY fire_at, run_id, timer LIMIT :limit;
+
+-- name: lost_activities(limit)
+SELECT * FROM derecho.activities WHERE lost ORDER BY run_id, activity LIMIT :limit;
+
+-- name: first_timeouts(limit)
+SELECT * FROM derecho.activities
+WHERE timeout_at IS NOT NULL AND NOT lost
+ORDER BY timeout_at, run_id, activity LIMIT :limit;
+
+-- name: all_workers(now)
+SELECT coalesce(:now::bigint, derecho.instant()), worker, name, lease_until, serves FROM derecho.workers
+ORDER BY lease_until, worker;

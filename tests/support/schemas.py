@@ -1,0 +1,77 @@
+"""Schemas in the tests' PostgreSQL server: one for each test, or one that is emptied for each test of a module."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from derecho.stores.postgres import PostgresStore
+
+TABLES = "runs, live, history, inbox, message_keys, activities, timers, workers"
+
+
+def with_schema(url: str, schema: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}schema={schema}&durable=off"
+
+
+@pytest.fixture
+def schema_url(postgres_url: str) -> str:
+    """The address of a schema that does not exist yet. The server goes away in the end, and it with it."""
+    return with_schema(postgres_url, f"t_{uuid.uuid4().hex[:12]}")
+
+
+class Janitor:
+    """A connection on a thread of its own, so that fixtures of any loop may use it."""
+
+    def __init__(self, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._connection: asyncpg.Connection[asyncpg.Record] = self.do(asyncpg.connect(url))
+
+    def do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def execute(self, sql: str) -> None:
+        self.do(self._connection.execute(sql))
+
+    def fetch(self, sql: str, *parameters: object) -> Any:
+        return self.do(self._connection.fetch(sql, *parameters))
+
+    def close(self) -> None:
+        self.do(self._connection.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def janitor(postgres_url: str) -> Iterator[Janitor]:
+    janitor = Janitor(postgres_url)
+    yield janitor
+    janitor.close()
+
+
+@pytest.fixture(scope="module")
+def shared_schema(postgres_url: str, janitor: Janitor) -> str:
+    """The name of a schema that is up to date."""
+    schema = f"m_{uuid.uuid4().hex[:12]}"
+
+    async def make() -> None:
+        store = PostgresStore(with_schema(postgres_url, schema))
+        await store.open()
+        await store.close()
+
+    janitor.do(make())
+    return schema
+
+
+@pytest.fixture
+def empty_schema_url(postgres_url: str, janitor: Janitor, shared_schema: str) -> str:
+    """The address of a schema without rows; emptying one is quicker than making one."""
+    janitor.execute("; ".join(f"DELETE FROM {shared_schema}.{table}" for table in TABLES.split(", ")))
+    return with_schema(postgres_url, shared_schema)
