@@ -1,0 +1,189 @@
+"""Starting and stopping an engine: nothing begins before it, nothing is lost after it."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+import derecho
+from derecho import Client, Context, DefinitionError, Engine, MemoryStore, Store
+from tests.support.world import engine_of, eventually
+
+
+@derecho.activity
+async def work() -> str:
+    return "done"
+
+
+@derecho.workflow
+async def order(ctx: Context) -> str:
+    return await work.execute(ctx)
+
+
+async def test_its_client_works_before_it_runs_and_after_it_stopped(store: Store) -> None:
+    engine = engine_of(store, order, work)
+    handle = await engine.client.start(order.bind(), id="w")
+    assert (await handle.describe()).status == "running"
+    async with engine:
+        assert await handle.result(timeout=20) == "done"
+    assert await Client(store).get(order, "w").result(timeout=20) == "done"
+
+
+async def test_run_drains_when_it_is_cancelled_and_says_so(store: Store) -> None:
+    began, go_on, ended = asyncio.Event(), asyncio.Event(), list[str]()
+
+    @derecho.activity
+    async def slow() -> str:
+        began.set()
+        await go_on.wait()
+        ended.append("ended")
+        return "done"
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> str:
+        return await slow.execute(ctx)
+
+    engine = engine_of(store, calls, slow, shutdown_timeout=20)
+    running = asyncio.create_task(engine.run())
+    handle = await Client(store).start(calls.bind(), id="w")
+    await began.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    assert not running.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended == ["ended"]
+    pending = await store.pending(handle.run_id)
+    assert pending.activities == []
+    async with engine_of(store, calls, slow) as other:
+        assert await other.client.get(calls, "w").result(timeout=20) == "done"
+    assert ended == ["ended"]
+
+
+async def test_an_activity_that_does_not_end_in_time_is_handed_over_as_the_same_attempt(store: Store) -> None:
+    attempts: list[int] = []
+    go_on = asyncio.Event()
+
+    @derecho.activity
+    async def slow() -> str:
+        attempts.append(derecho.current_activity().attempt)
+        await go_on.wait()
+        return "done"
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> str:
+        return await slow.execute(ctx)
+
+    async with engine_of(store, calls, slow, shutdown_timeout=0) as engine:
+        await engine.client.start(calls.bind(), id="w")
+        await eventually(lambda: attempts)
+    go_on.set()
+    async with engine_of(store, calls, slow) as other:
+        assert await other.client.get(calls, "w").result(timeout=20) == "done"
+    assert attempts == [1, 1]
+
+
+async def test_the_actors_execute_runs_until_it_is_interrupted(store: Store) -> None:
+    execute, interrupt = engine_of(store, order, work).actor()
+    running = asyncio.create_task(execute())
+    assert await asyncio.wait_for((await Client(store).start(order.bind())).result(), 20) == "done"
+    interrupt()
+    await asyncio.wait_for(running, 20)
+
+
+async def test_an_actor_interrupted_before_it_ran_returns_at_once(store: Store) -> None:
+    execute, interrupt = engine_of(store, order, work).actor()
+    interrupt()
+    await asyncio.wait_for(execute(), 20)
+
+
+async def test_an_engine_runs_once_at_a_time(store: Store) -> None:
+    engine = engine_of(store, order, work)
+    async with engine:
+        with pytest.raises(DefinitionError, match="running already"):
+            await engine.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workflows": [order, derecho.workflow("order")(order.fn)]}, "two workflows are registered as 'order'"),
+        ({"activities": [work, derecho.activity("work", retry=None)(work.fn)]}, "two activities are registered"),
+        ({"workflows": [work]}, "workflows= takes what @derecho.workflow made"),
+        ({"activities": [order]}, "activities= takes what @derecho.activity made"),
+        ({"workflows": [derecho.workflow_ref("far")(order.fn)]}, "only a reference"),
+        ({"lease": 0}, "lease must be longer than nothing"),
+        ({"max_concurrent_activities": 0}, "must be at least 1"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Engine(MemoryStore(), **options)
+
+
+async def test_no_more_activities_run_at_once_than_there_are_slots(store: Store) -> None:
+    running, most = 0, 0
+
+    @derecho.activity
+    async def counted() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+
+    @derecho.workflow
+    async def many(ctx: Context) -> None:
+        await asyncio.gather(*(counted.execute(ctx) for _ in range(40)))
+
+    async with engine_of(store, many, counted, max_concurrent_activities=3) as engine:
+        await engine.client.run(many.bind())
+    assert most == 3
+
+
+async def test_records_name_the_run_the_activity_and_the_attempt(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    @derecho.activity(retry=derecho.RetryPolicy.none())
+    async def fails() -> None:
+        derecho.current_activity().log.info("trying")
+        raise ValueError("no")
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> None:
+        ctx.log.info("calling")
+        await fails.execute(ctx)
+
+    caplog.set_level(logging.INFO, "derecho")
+    async with engine_of(store, calls, fails) as engine:
+        handle = await engine.client.start(calls.bind(), id="w")
+        with pytest.raises(derecho.WorkflowFailed):
+            await handle.result(timeout=20)
+    told = {record.getMessage(): vars(record) for record in caplog.records}
+    for text in ("calling", "trying", "activity 'fails' failed for good after attempt 1: ValueError: no"):
+        fields = told[text]
+        assert (fields["workflow_id"], fields["run_id"], fields["workflow_type"]) == ("w", handle.run_id, "calls")
+        assert text == "calling" or (fields["activity"], fields["attempt"]) == ("fails", 1)
+
+
+async def test_the_cost_of_an_activity_does_not_grow_with_the_history(store: Store) -> None:
+    """Counted in what is sent to the store for each activity of a long run."""
+
+    @derecho.workflow
+    async def many(ctx: Context, count: int) -> None:
+        for _ in range(count):
+            await work.execute(ctx)
+
+    async with engine_of(store, many, work) as engine:
+        costs = []
+        for count in (50, 200):
+            before = engine.committer.transitions
+            handle = await engine.client.start(many.bind(count))
+            await handle.result(timeout=30)
+            rows = await store.load(handle.run_id)
+            costs.append((engine.committer.transitions - before, sum(len(row.data) for row in rows)))
+    assert costs[1][0] <= 4.2 * costs[0][0]
+    assert costs[1][1] <= 4.2 * costs[0][1]

@@ -1,0 +1,133 @@
+"""A store that fails, once or for long, ends no engine and loses no work."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import derecho
+from derecho import Context, Signal, Store, StoreError, StoreUnavailable
+from tests.support.clocks import StandingClock
+from tests.support.world import engine_of, eventually
+from tests.support.wrapped import wrapped
+
+go = Signal("go", int)
+
+
+@derecho.activity
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@derecho.workflow
+async def order(ctx: Context, number: int) -> int:
+    first = await double.execute(ctx, number)
+    await ctx.sleep(60)
+    return first + await ctx.signals(go).receive()
+
+
+CALLS = ["commit", "claim_runs", "claim_activities", "due_timers", "overdue", "load"]
+
+
+class Weather:
+    """Bad weather: calls fail with `error` while it lasts; `struck` counts them."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.bad = False
+        self.struck = 0
+
+    async def __call__(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.bad:
+            self.struck += 1
+            raise self.error
+        return await original(*args, **kwargs)
+
+
+async def waits(store: Store, id: str, tasks: int) -> bool:
+    row = await store.find_run(id)
+    return row is not None and row.tasks == tasks and row.claim is None
+
+
+@pytest.mark.parametrize("failing", [*CALLS, "all"])
+async def test_work_goes_on_when_the_store_is_back(store: Store, clock: StandingClock, failing: str) -> None:
+    weather = Weather(StoreUnavailable("the database is away"))
+    methods = CALLS if failing == "all" else [failing]
+    stormy = wrapped(store, **dict.fromkeys(methods, weather))
+    async with engine_of(stormy, order, double, cache_size=0) as engine, derecho.Client(store) as client:
+        handle = await engine.client.start(order.bind(1), id="w")
+        await eventually(lambda: waits(store, "w", 2))
+        weather.bad = True
+        clock.advance(60)
+        other = await client.start(order.bind(2), id="other")
+        await client.get(order, "w").signal(go, 7)
+        await eventually(lambda: weather.struck > 1)
+        weather.bad = False
+        assert await handle.result(timeout=30) == 9
+        await eventually(lambda: waits(store, "other", 2))
+        clock.advance(60)
+        await other.signal(go, 8)
+        assert await other.result(timeout=30) == 12
+
+
+async def test_an_engine_starts_as_soon_as_the_store_is_there(store: Store) -> None:
+    weather = Weather(StoreUnavailable("the database is away"))
+    weather.bad = True
+    starting = asyncio.create_task(engine_of(wrapped(store, commit=weather), order, double).__aenter__())
+    await eventually(lambda: weather.struck > 1)
+    weather.bad = False
+    engine = await starting
+    await engine.client.start(order.bind(1), id="w")
+    await eventually(lambda: waits(store, "w", 2))
+    await engine.__aexit__(None, None, None)
+
+
+async def test_a_client_is_told_at_once_that_nothing_was_written(store: Store) -> None:
+    weather = Weather(StoreUnavailable("the database is away"))
+    weather.bad = True
+    async with derecho.Client(wrapped(store, commit=weather)) as client:
+        with pytest.raises(StoreUnavailable, match="the database is away") as caught:
+            await client.start(order.bind(1), id="w")
+        assert caught.value.outcome == "not_applied"
+    assert await store.find_run("w") is None
+
+
+async def test_a_lost_answer_starts_a_run_once_all_the_same(store: Store) -> None:
+    answers: list[int] = []
+
+    async def lossy(original: Callable[..., Any], *args: Any) -> Any:
+        result = await original(*args)
+        answers.append(1)
+        if len(answers) == 1:
+            raise StoreUnavailable("the answer was lost", outcome="unknown")
+        return result
+
+    async with derecho.Client(wrapped(store, commit=lossy)) as client:
+        handle = await client.start(order.bind(1), id="w", signals=[(go, 1)])
+        assert len((await store.pending(handle.run_id)).messages) == 2
+        await handle.signal(go, 2, key="once")
+    assert len(answers) == 3
+
+
+async def test_a_commit_that_the_store_refuses_for_good_blocks_its_run_alone(store: Store) -> None:
+    async def refuses(original: Callable[..., Any], transitions: Any) -> Any:
+        if any("arsenic" in repr(change) for transition in transitions for change in transition):
+            raise StoreError("this cannot be stored")
+        return await original(transitions)
+
+    @derecho.workflow
+    async def poisons(ctx: Context) -> str:
+        return ctx.side_effect(lambda: "arsenic")
+
+    async with engine_of(wrapped(store, commit=refuses), poisons, order, double) as engine:
+        handle = await engine.client.start(poisons.bind())
+        healthy = await engine.client.start(order.bind(1), id="w")
+        await eventually(lambda: waits(store, "w", 2))
+        reason = await eventually(lambda: blocked_reason(handle))
+        assert "this cannot be stored" in reason
+        assert (await healthy.describe()).status == "running"
+
+
+async def blocked_reason(handle: derecho.Handle[Any]) -> str | None:
+    return (await handle.describe()).blocked_reason
