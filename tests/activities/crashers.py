@@ -22,10 +22,9 @@ def segfault() -> None:
 
 @derecho.activity(run_in="process")
 def spin(pid_file: str) -> None:
-    """Runs until it is killed; tells its process id."""
+    """Native code that keeps the interpreter, so that only a kill ends it; tells its process id."""
     Path(pid_file).write_text(str(os.getpid()))
-    while True:
-        time.sleep(0.01)
+    ctypes.PyDLL(None).sleep(600)
 
 
 @derecho.activity(run_in="process")

@@ -11,6 +11,7 @@ import derecho
 from derecho import ActivityFailed, NonRetryable, RetryAfter, RetryPolicy, Store
 from derecho.clock import SECOND
 from derecho.journal.policies import backoff
+from derecho.stores.sqlite import SQLiteStore
 from derecho.testing.clock import VirtualClock
 from tests.activities.kit import Probe, calling, engine, failure_of, probe, quiet
 from tests.support.world import eventually
@@ -133,6 +134,13 @@ async def test_an_idle_engine_wakes_for_a_retry(store: Store, clock: VirtualCloc
         await quiet()
         clock.advance(50 * SECOND)
         assert await handle.result(timeout=10) == 2
+
+
+async def test_an_idle_engine_wakes_for_a_retry_on_the_machines_clock(database: SQLiteStore) -> None:
+    """Nothing but the due instant itself: no other work, no clock that is moved."""
+    caller = calling(fail.bind("declined", 3), retry=RetryPolicy(initial_interval=0.05, jitter=0))
+    async with engine(database, caller, fail) as running:
+        assert await (await running.client.start(caller.bind())).result(timeout=10) == 3
 
 
 async def test_an_error_keeps_its_class_message_notes_and_traceback(store: Store) -> None:

@@ -8,8 +8,10 @@ import pytest
 import derecho
 from derecho import ActivityTimeout, RetryPolicy, Store
 from derecho.clock import SECOND
+from derecho.journal.changes import RetryActivity
 from derecho.testing.clock import VirtualClock
 from tests.activities.kit import Probe, calling, engine, failure_of, outcomes, probe, quiet
+from tests.support.world import eventually
 
 AT_ONCE = RetryPolicy(initial_interval=0)
 
@@ -200,3 +202,32 @@ async def test_a_result_that_comes_after_its_timeout_changes_nothing(store: Stor
         seen.go.set()
         assert await handle.result(timeout=10) == 2
     assert len(await outcomes(store, handle.run_id)) == 1
+
+
+async def test_the_result_of_a_superseded_attempt_is_refused_by_its_claim(store: Store) -> None:
+    """G17: the attempt does not know yet that it was replaced; only the token of its claim says so."""
+
+    @derecho.activity
+    async def twice() -> int:
+        attempt = probe().enter().attempt
+        if attempt == 1:
+            await probe().go.wait()
+        else:
+            await eventually(lambda: probe().attempts[0].attempt and not _is_running(running, 1))
+        return attempt
+
+    seen = Probe()
+    async with engine(store, caller := calling(twice.bind()), twice, probe=seen) as running:
+        handle = await running.client.start(caller.bind())
+        await seen.began(1)
+        [row] = (await store.pending(handle.run_id)).activities
+        retry = RetryActivity(row.run_id, row.activity, row.claim or "", 2, store.now(), None, None)
+        await store.commit([(retry,)])
+        await seen.began(2)
+        seen.go.set()
+        assert await handle.result(timeout=10) == 2
+    assert len(await outcomes(store, handle.run_id)) == 1
+
+
+def _is_running(running: derecho.Engine, attempt: int) -> bool:
+    return any(item.row.attempt == attempt for item in running.activities.running())
