@@ -5,6 +5,7 @@ are not undone: their entries are judged when they are met.
 """
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any, TypeVar
 
 from derecho.journal.model import ActivityRow, RunRow, TimerRow, Topic, WorkerRow
@@ -90,7 +91,7 @@ class Tables:
             queues, holds = (self.suspects, self._suspect_holds) if run.crashes else (self.ready, self._ready_holds)
             queue = queues.get(run.workflow_type)
             if queue is None:
-                queue = queues[run.workflow_type] = InstantQueue(holds)
+                queue = queues[run.workflow_type] = InstantQueue(partial(holds, run.workflow_type))
             queue.add(run.ready_at, run.run_id)
             self.touched.add("runs")
 
@@ -102,7 +103,7 @@ class Tables:
             kind = (row.queue, row.name)
             queue = self.due.get(kind)
             if queue is None:
-                queue = self.due[kind] = InstantQueue(self._due_holds)
+                queue = self.due[kind] = InstantQueue(partial(self._due_holds, kind))
             queue.add(row.due_at, place)
             self.touched.add("activities")
         self.watch_deadline(row)
@@ -115,17 +116,17 @@ class Tables:
 
     # --- what queues ask ----------------------------------------------------------------------------------------------
 
-    def _ready_holds(self, at: int, run_id: str) -> bool:
+    def _ready_holds(self, kind: str, at: int, run_id: str) -> bool:
         run = self.runs.get(run_id)
-        return run is not None and run.ready_at == at and run.claim is None and not run.crashes
+        return run is not None and _is_ready(run, kind, at) and not run.crashes
 
-    def _suspect_holds(self, at: int, run_id: str) -> bool:
+    def _suspect_holds(self, kind: str, at: int, run_id: str) -> bool:
         run = self.runs.get(run_id)
-        return run is not None and run.ready_at == at and run.claim is None and run.crashes > 0
+        return run is not None and _is_ready(run, kind, at) and run.crashes > 0
 
-    def _due_holds(self, at: int, place: Place) -> bool:
+    def _due_holds(self, kind: tuple[str, str], at: int, place: Place) -> bool:
         row = self.activity(place)
-        return row is not None and row.claim is None and row.due_at == at
+        return row is not None and row.claim is None and row.due_at == at and (row.queue, row.name) == kind
 
     def _timer_holds(self, at: int, place: Place) -> bool:
         row = self.timers.get(place[0], {}).get(place[1])
@@ -134,3 +135,7 @@ class Tables:
     def _timeout_holds(self, at: int, place: Place) -> bool:
         row = self.activity(place)
         return row is not None and row.timeout_at == at and place not in self.lost
+
+
+def _is_ready(run: RunRow, workflow_type: str, at: int) -> bool:
+    return run.ready_at == at and run.claim is None and run.workflow_type == workflow_type
