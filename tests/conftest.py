@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.postgres import PostgresMissing, PostgresServer, missing
+from tests.support.schemas import empty_schema_url, janitor, schema_url, shared_schema
+
+__all__ = ["empty_schema_url", "janitor", "schema_url", "shared_schema"]
 
 
 @pytest.fixture(scope="session")

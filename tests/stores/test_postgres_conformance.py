@@ -5,9 +5,6 @@ import pytest
 from derecho.stores.postgres import PostgresStore
 from derecho.testing.conformance import *  # noqa: F403  # the suite is imported as a whole
 from derecho.testing.conformance import StoreFactory
-from tests.support.schemas import empty_schema_url, janitor, shared_schema
-
-__all__ = ["empty_schema_url", "janitor", "shared_schema"]
 
 
 @pytest.fixture

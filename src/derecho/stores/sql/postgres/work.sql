@@ -36,25 +36,27 @@ WITH clock AS MATERIALIZED (
     SELECT picked.run_id, 1 AS rank, picked.ready_at
     FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
         SELECT run_id, ready_at FROM derecho.live
-        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0 AND terminate IS NULL
+        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
             AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
             AND (home IS NULL OR home NOT IN (SELECT worker FROM others)
                 OR ready_at <= (SELECT now FROM clock) - :patience::bigint)
         ORDER BY ready_at, run_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
     ) AS picked
+    ORDER BY picked.ready_at, picked.run_id LIMIT :limit - (SELECT count(*) FROM doomed)
 ), suspect AS MATERIALIZED (
     SELECT picked.run_id, 1 AS rank, picked.ready_at
     FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
         SELECT run_id, ready_at FROM derecho.live
-        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0 AND terminate IS NULL
+        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
             AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
         ORDER BY ready_at, run_id LIMIT :suspects FOR NO KEY UPDATE SKIP LOCKED
     ) AS picked
+    ORDER BY picked.ready_at, picked.run_id LIMIT least(:suspects, :limit - (SELECT count(*) FROM doomed))
 )
 SELECT run_id FROM (
     SELECT * FROM doomed
-    UNION ALL SELECT * FROM ready
-    UNION ALL (SELECT * FROM suspect ORDER BY ready_at, run_id LIMIT :suspects)
+    UNION ALL SELECT * FROM ready WHERE run_id NOT IN (SELECT run_id FROM doomed)
+    UNION ALL SELECT * FROM suspect WHERE run_id NOT IN (SELECT run_id FROM doomed)
 ) AS picked
 ORDER BY rank, ready_at, run_id LIMIT :limit;
 
