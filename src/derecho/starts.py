@@ -104,7 +104,9 @@ class Start:
         row = await self._client.store.find_run(self.workflow_id)
         if row is None or not row.is_open:
             return ()
-        event = ev.WorkflowTerminated("replaced by a new start", max(self._client.store.now(), row.started_at))
+        # The run id makes it ours: two starters at one instant must not take each other's commit for their own.
+        reason = f"replaced by a new start, run {self._row.run_id}"
+        event = ev.WorkflowTerminated(reason, max(self._client.store.now(), row.started_at))
         children = await self._client.store.children(row.run_id)
         return terminate(row, children, event, ANY_CLAIM)
 
