@@ -59,6 +59,8 @@ class ClosingRules:
             error = DerechoError("the workflow's code cancelled itself, and nobody had asked for it")
         else:
             error = main.exception() or _forgotten(fibers)
+        if error is not None:
+            error = _ungroup(error)
         if error is None:
             return ev.WorkflowCompleted(main.result(), unread=unread)
         if isinstance(error, ContinueAsNew):
@@ -80,6 +82,16 @@ class ClosingRules:
         if isinstance(error, TypeError):
             return _BAD_CALL.search(str(error)) is not None
         return isinstance(error, PROGRAMMING_ERRORS)
+
+
+def _ungroup(error: BaseException) -> BaseException:
+    """A continue-as-new raised in a `TaskGroup` comes in a group; it counts when nothing else failed there."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    going, failed = error.split(ContinueAsNew)
+    if going is None:
+        return error
+    return failed or _ungroup(going.exceptions[0])
 
 
 def _forgotten(fibers: Iterable[Fiber[Any]]) -> BaseException | None:

@@ -30,15 +30,14 @@ def unwind(loop: WorkflowLoop) -> list[str]:
     asyncio._set_running_loop(loop)
     guard.__enter__()
     try:
-        for fiber in reversed(list(loop.fibers.values())):
-            fiber._log_destroy_pending = False
-            if fiber.done():
-                fiber._log_traceback = False
-            elif _unwind_fiber(loop, fiber):
-                _release_waiter(fiber)
-            else:
-                stuck.append(_place(fiber))
-                _graveyard.append(fiber)
+        seen: set[int] = set()
+        # Clean-up code may make fibers of its own meanwhile; those never began, and are told before they do.
+        while fibers := [fiber for key, fiber in loop.fibers.items() if key not in seen]:
+            seen.update(loop.fibers)
+            for fiber in reversed(fibers):
+                if not _take_down(loop, fiber):
+                    stuck.append(_place(fiber))
+                    _graveyard.append(fiber)
         for agen in loop.async_generators:
             _finish_generator(agen)
     finally:
@@ -47,6 +46,18 @@ def unwind(loop: WorkflowLoop) -> list[str]:
     if stuck:
         log.error("workflow code catches BaseException and refused to be taken down at %s", ", ".join(stuck))
     return stuck
+
+
+def _take_down(loop: WorkflowLoop, fiber: Any) -> bool:
+    """End one fiber; False when it refuses."""
+    fiber._log_destroy_pending = False  # asyncio would complain of a task that it thinks is pending
+    if fiber.done():
+        fiber._log_traceback = False
+    elif _unwind_fiber(loop, fiber):
+        _release_waiter(fiber)
+    else:
+        return False
+    return True
 
 
 def _unwind_fiber(loop: WorkflowLoop, fiber: Fiber[Any]) -> bool:
