@@ -209,11 +209,8 @@ class WorkflowWorker:
         self.turns.submit(TurnJob(turn, self._make))
 
     def _make(self, run: LiveRun) -> Execution:
-        engine = self._engine
-        identity = run.identity
-        return run.definition.new_execution(
-            identity.workflow_id, identity.run_id, engine.converter, engine.default_retry
-        )
+        engine, run_id = self._engine, run.identity.run_id
+        return run.definition.new_execution(run.identity.workflow_id, run_id, engine.converter, engine.default_retry)
 
     def _finished(self, job: Job) -> None:
         """A turn is back from the workflow thread: commit it."""
