@@ -89,9 +89,12 @@ class Connections:
             await connection.execute(_AT_LEAST_ON)
         return connection
 
-    async def run(self, work: Callable[[Link], Awaitable[T]]) -> T:
-        """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone."""
-        return await self.shielded(self._run(work))
+    async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2) -> T:
+        """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone.
+
+        A connection that had died unnoticed costs nothing: as long as nothing was decided, another one is tried.
+        """
+        return await self.shielded(self._run(work, tries))
 
     async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.get_running_loop().create_task(work)
@@ -104,7 +107,7 @@ class Connections:
         if not task.cancelled():
             task.exception()  # whoever still waits gets it
 
-    async def _run(self, work: Callable[[Link], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int) -> T:
         link: Link | None = None
         try:
             link = await self.take()
@@ -114,13 +117,19 @@ class Connections:
             finally:
                 timer.cancel()
         except Troubles as exc:
-            raise self.explain(exc, link) from exc
+            lost = link is not None and link.connection.is_closed() and not link.deciding
+            error = self.explain(exc, link)
+            if not lost or tries < 2:
+                raise error from exc
+            while self.is_home and self._idle:  # they have died with it
+                self._idle.pop().connection.terminate()
         except BaseException:
             self._discard(link)
             raise
         finally:
             if link is not None:
                 await self.give(link)
+        return await self._run(work, tries - 1)
 
     async def take(self) -> Link:
         loop = asyncio.get_running_loop()

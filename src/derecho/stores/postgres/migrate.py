@@ -41,8 +41,9 @@ async def prepare(connection: Connection, address: Address) -> None:
 
 async def _newest(connection: Connection, address: Address) -> int:
     """The number of the newest migration that was applied, 0 without any."""
-    table = f'"{address.schema}".migrations'
-    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+    # Not to_regclass: behind the lock it would still answer from this session's cache.
+    there = "SELECT true FROM pg_tables WHERE schemaname = $1 AND tablename = 'migrations'"
+    if not await connection.fetchval(there, address.schema):
         return 0
     newest: int = await connection.fetchval(
         address.in_schema("SELECT coalesce(max(number), 0)::int FROM derecho.migrations")

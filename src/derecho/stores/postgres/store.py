@@ -118,12 +118,12 @@ class PostgresStore:
         self._opened = False
         self._hints.bump()
 
-    async def _run(self, job: Callable[[Link], Awaitable[T]]) -> T:
+    async def _run(self, job: Callable[[Link], Awaitable[T]], tries: int = 2) -> T:
         if self._closed:
             raise StoreError(f"the store at {self.url} is closed; open() it again to use it")
         if not self._opened:
             await self.open()
-        return await self._connections.run(job)
+        return await self._connections.run(job, tries)
 
     async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         """What is sought by a text that cannot be stored is not there."""
@@ -163,7 +163,7 @@ class PostgresStore:
 
     async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
         session = Session(self._settle)
-        served = asyncio.ensure_future(self._run(session.serve))
+        served = asyncio.ensure_future(self._run(session.serve, tries=1))
         await session.work(served, work)
         settled = await asyncio.shield(served)
         self._touched(settled.touched)
