@@ -171,6 +171,30 @@ async def test_an_unfinished_step_runs_again_in_the_next_engine(flows: Flows) ->
         assert types(await flows.events(handle)).count("step_scheduled") == 1
 
 
+async def test_a_run_stays_claimed_while_a_step_runs_that_an_activitys_result_led_to(flows: Flows) -> None:
+    """Else nobody would run the step again when its engine dies: found by the random programs."""
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    async def waits() -> int:
+        began.set()
+        await gate.wait()
+        return 1
+
+    @workflow
+    async def stepping(ctx: Context) -> int:
+        await nothing.execute(ctx)
+        return await ctx.step("waits", waits)
+
+    async with flows.engine(stepping, nothing) as engine:
+        handle = await engine.client.start(stepping.bind(), id="w")
+        await began.wait()
+        row = await flows.store.find_run("w")
+        assert row is not None
+        assert row.claim is not None
+        gate.set()
+        assert await handle.result() == 1
+
+
 async def test_a_cancelled_step_stops_and_nobody_waits_for_it(flows: Flows) -> None:
     stopped: list[str] = []
 
