@@ -195,6 +195,35 @@ async def test_a_run_stays_claimed_while_a_step_runs_that_an_activitys_result_le
         assert await handle.result() == 1
 
 
+async def test_a_result_reaches_a_run_whose_step_is_still_under_way(flows: Flows) -> None:
+    """After a second attempt it goes by the inbox, and the run is held for its step: found by the random programs."""
+    attempts, gate = [], asyncio.Event()
+
+    @activity(retry=RetryPolicy(initial_interval=0.0, jitter=0.0))
+    async def second_time() -> str:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError("once more")
+        return "second"
+
+    async def waits() -> str:
+        await gate.wait()
+        return "step"
+
+    @workflow
+    async def both(ctx: Context) -> list[str]:
+        step = ctx.step("waits", waits)
+        second = await second_time.execute(ctx)
+        await nothing.execute(ctx)
+        return [second, await step]
+
+    async with flows.engine(both, second_time, nothing) as engine:
+        handle = await engine.client.start(both.bind(), id="w")
+        await flows.recorded(handle, "activity_completed", 2)
+        gate.set()
+        assert await handle.result() == ["second", "step"]
+
+
 async def test_a_cancelled_step_stops_and_nobody_waits_for_it(flows: Flows) -> None:
     stopped: list[str] = []
 

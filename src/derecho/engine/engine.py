@@ -31,7 +31,16 @@ from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
-from derecho.journal.changes import CreateRun, Deliver, Receipt, ReleaseRun, RetireWorker, ScheduleActivity, Transition
+from derecho.journal.changes import (
+    CreateRun,
+    Deliver,
+    Receipt,
+    ReleaseRun,
+    Result,
+    RetireWorker,
+    ScheduleActivity,
+    Transition,
+)
 from derecho.journal.model import RunRow, Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
@@ -310,6 +319,11 @@ class Engine:
         for run_id, number, claimed in receipt.delivered:
             if number and self._running:
                 self.workflows.delivered(run_id, number, claim if claimed else None, fact)
+
+    def arrived(self, fact: ev.Fact, result: Result | StoreError) -> None:
+        """A worker of this engine put a message into an inbox: a run that is held here, for its steps, sees it now."""
+        if isinstance(result, Receipt) and not result.repeated:
+            self.message_delivered(result, None, fact)
 
     def run_gone(self, run_id: str) -> None:
         if self._running:

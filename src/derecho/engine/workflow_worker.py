@@ -155,8 +155,8 @@ class WorkflowWorker:
     def deliver_direct(self, run_id: str, item: PendingFact) -> None:
         """Put a direct fact into the inbox, the safe way; a conflict means that its row is gone, and so its point."""
         if item.change is not None:
-            message = NewMessage(encode_struct(item.fact))
-            self._engine.submit((item.change, Deliver(message, run_id=run_id, drop=True)), unused)
+            deliver = Deliver(NewMessage(encode_struct(item.fact)), run_id=run_id, drop=True)
+            self._engine.submit((item.change, deliver), partial(self._engine.arrived, item.fact))
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
