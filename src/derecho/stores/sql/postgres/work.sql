@@ -76,9 +76,13 @@ ORDER BY wanted.place;
 
 -- name: is_activity_due(now, names, queues)
 SELECT EXISTS (
-    SELECT FROM derecho.activities
-    WHERE claim IS NULL AND queue = ANY (:queues::text[]) AND name = ANY (:names::text[])
-        AND due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
+    SELECT FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
+    CROSS JOIN LATERAL (
+        SELECT due_at FROM derecho.activities
+        WHERE claim IS NULL AND activities.queue = served.queue AND activities.name = known.name
+        ORDER BY due_at, run_id, activity LIMIT 1
+    ) AS first
+    WHERE first.due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
 );
 
 -- name: pick_activities(now, names, queues, limit)
