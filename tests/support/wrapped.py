@@ -37,11 +37,14 @@ class Gate:
         self.waiting = 0
 
     async def __call__(self, original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        await self.passed()
+        return await original(*args, **kwargs)
+
+    async def passed(self) -> None:
         self.waiting += 1
         while not self.is_open:  # noqa: ASYNC110  (calls come from several event loops, which no Event can serve)
             await asyncio.sleep(0.001)
         self.waiting -= 1
-        return await original(*args, **kwargs)
 
     def before(self, store: Store) -> Store:
         """A store all of whose calls go through this gate."""

@@ -54,7 +54,7 @@ class LiveRun:
         "gone",
         "head",
         "identity",
-        "inbox_read",
+        "inbox_taken",
         "later",
         "loading",
         "steps",
@@ -64,7 +64,7 @@ class LiveRun:
         self.identity = RunIdentity.of(row)
         self.definition = definition
         self.head: Head = row.head
-        self.inbox_read = row.inbox_read
+        self.inbox_taken = row.inbox_read
         self.claim: str | None = row.claim
         self.blocked_count = row.blocked_count
         self.close_policy = row.close_policy
@@ -78,8 +78,8 @@ class LiveRun:
 
     @property
     def inbox_known(self) -> int:
-        """The last message that this engine has or had in hand."""
-        return max((item.number for item in self.facts), default=0) or self.inbox_read
+        """The last message that waits in `facts`, is in the turn under way, or has been read."""
+        return max((item.number for item in self.facts), default=0) or self.inbox_taken
 
     @property
     def is_idle(self) -> bool:
@@ -118,7 +118,7 @@ class Turn:
         self.is_new = run.execution is None
         numbers = [item.number for item in facts if item.number]
         self.consume_to = numbers[-1] if numbers else None
-        self.inbox_seen = self.consume_to or run.inbox_read
+        self.inbox_seen = self.consume_to or run.inbox_taken
         self.commands: list[ev.CommandEvent] = []
         self.error: Exception | None = None
         self.decision: Decision | None = None

@@ -204,6 +204,7 @@ class WorkflowWorker:
     def _submit(self, run: LiveRun, rows: Sequence[HistoryRow]) -> None:
         turn = Turn(run, run.facts, self._engine.store.now(), rows)
         run.facts.clear()
+        run.inbox_taken = turn.inbox_seen
         run.busy = True
         self.runs.touch(run)
         self.turns.submit(TurnJob(turn, self._make))
@@ -252,7 +253,6 @@ class WorkflowWorker:
             return
         run.busy = False
         run.head = decision.head
-        run.inbox_read = turn.consume_to or run.inbox_read
         run.blocked_count = 0
         run.claim = (run.claim or decision.advance.take) if decision.advance.keep_claim else None
         self._suspects.clear(run_id)
