@@ -136,7 +136,7 @@ class Client:
         )
         created.add_signals(signals)
         run_id = await created.commit(if_running, if_closed)
-        return Handle(self, created.workflow_id, run_id, definition.signature)
+        return Handle(self, created.workflow_id, run_id, definition.signature, started=True)
 
     async def start_by_name(self, workflow_type: str, *args: Any, id: str | None = None) -> Handle[Any]:
         """Start a workflow of which only the name is known here; its arguments are not checked before it runs."""
@@ -146,7 +146,7 @@ class Client:
         )
         created = Start(self, workflow_type, 1, "default", payloads, id)
         run_id = await created.commit("fail", "allow")
-        return Handle(self, created.workflow_id, run_id, None)
+        return Handle(self, created.workflow_id, run_id, None, started=True)
 
     async def start_many(self, calls: Sequence[tuple[str, Invocation[R]]]) -> list[Handle[R]]:
         """Start many workflows, each under its id, in few commits; an id that is open keeps its run.
@@ -160,7 +160,7 @@ class Client:
             starts.append((Start(self, definition.name, definition.version, definition.queue_name, values, id), call))
         run_ids = await asyncio.gather(*(start.commit("use_existing", "allow") for start, _ in starts))
         return [
-            Handle(self, start.workflow_id, run_id, call.definition.signature)
+            Handle(self, start.workflow_id, run_id, call.definition.signature, started=True)
             for (start, call), run_id in zip(starts, run_ids, strict=True)
         ]
 
@@ -215,12 +215,17 @@ class Client:
 
     async def closing(self, id: str, run_id: str) -> Closing:
         """How a run closed; waits until it does."""
-        row = await self.store.get_run(run_id) if self._host is None or not self._host.holds(run_id) else None
-        if row is None and (self._host is None or not self._host.holds(run_id)):
+        if self._host is None or not self._host.holds(run_id):
             row = await self.find(id, run_id)
-        if row is not None and not row.is_open:
-            return row.status, decode_outcome(row.outcome)
+            if not row.is_open:
+                return row.status, decode_outcome(row.outcome)
         return await self._watcher.wait(run_id)
+
+    async def successor(self, id: str, run_id: str) -> str | None:
+        """The run that a run continued as, if it did."""
+        row = await self.find(id, run_id)
+        outcome = None if row.is_open else decode_outcome(row.outcome)
+        return outcome.run_id if isinstance(outcome, ev.WorkflowContinuedAsNew) else None
 
     def run_closed(self, run_id: str, status: Status, outcome: ev.Event) -> None:
         """The engine of this client closed a run."""
@@ -248,6 +253,8 @@ class Client:
 
     async def signal(self, id: str, run_id: str | None, signal: Signal[T], value: T, key: str | None) -> None:
         payload = encode_value(value, signal.type, self.converter, f"signal {signal.name!r}")
+        if key is not None:
+            check_id(key, "signal key")
         fact = ev.SignalReceived(signal.name, payload, self.store.now(), key)
         await self._deliver(id, run_id, fact, f"signal:{key}" if key is not None else f"once:{secrets.token_hex(12)}")
 
@@ -259,6 +266,9 @@ class Client:
     async def terminate(self, id: str, run_id: str | None, reason: str) -> None:
         while True:
             row = await self.find(id, run_id)
+            if row.status == "continued_as_new":
+                run_id = await self.successor(id, row.run_id)
+                continue
             if not row.is_open:
                 return
             event = ev.WorkflowTerminated(reason, max(self.store.now(), row.started_at))
@@ -275,9 +285,13 @@ class Client:
         target = None if run_id is not None else id
         message = NewMessage(encode_struct(fact), key)
         result = await self.commit(Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim))
-        if isinstance(result, Conflict):
+        if not isinstance(result, Conflict):
+            self.delivered(result, claim, fact)
+            return
+        following = await self.successor(id, run_id) if run_id is not None and result.reason == "closed" else None
+        if following is None:
             raise _undelivered(id, run_id, result)
-        self.delivered(result, claim, fact)
+        await self._deliver(id, following, fact, key)
 
     # --- callbacks ---------------------------------------------------------------------------------------------------
 

@@ -44,10 +44,13 @@ class Run(NamedTuple):
 class Handle(Generic[R]):
     """A workflow, or one run of it: `client.start(...)` and `client.get(...)` give it."""
 
-    def __init__(self, client: "Client", id: str, run_id: str | None, signature: "Signature | None") -> None:
+    def __init__(
+        self, client: "Client", id: str, run_id: str | None, signature: "Signature | None", *, started: bool = False
+    ) -> None:
         self._client = client
         self._signature = signature
         self._run_id = run_id
+        self._is_known = started or run_id is None
         self.id = id
 
     def __repr__(self) -> str:
@@ -65,7 +68,7 @@ class Handle(Generic[R]):
         WorkflowNotFound, and TimeoutError after `timeout`, with which nothing happens to the run.
         """
         async with asyncio.timeout(None if timeout is None else micros(timeout) / 1e6):
-            run_id = self._run_id or (await self._client.find(self.id)).run_id
+            run_id = await self._run() or (await self._client.find(self.id)).run_id
             while True:
                 status, outcome = await self._client.closing(self.id, run_id)
                 if not isinstance(outcome, ev.WorkflowContinuedAsNew):
@@ -86,15 +89,22 @@ class Handle(Generic[R]):
         With `key`, a signal of the same key is received once, however often it is sent. Raises WorkflowNotFound when
         there is no open run, PayloadError when `value` does not fit.
         """
-        await self._client.signal(self.id, self._run_id, signal, value, key)
+        await self._client.signal(self.id, await self._run(), signal, value, key)
 
     async def cancel(self, reason: str = "", *, timeout: Duration | None = None) -> None:
         """Ask the run to end: its code sees CancelledError once. Raises WorkflowNotFound when none is open."""
-        await self._client.cancel(self.id, self._run_id, reason, timeout)
+        await self._client.cancel(self.id, await self._run(), reason, timeout)
 
     async def terminate(self, reason: str = "") -> None:
         """Close the run at once, whatever its code does. Harmless on a closed run."""
         await self._client.terminate(self.id, self._run_id, reason)
+
+    async def _run(self) -> str | None:
+        """The run that this handle names, once it is known to be a run of this workflow id."""
+        if not self._is_known:
+            await self._client.find(self.id, self._run_id)
+            self._is_known = True
+        return self._run_id
 
     def _open(self, status: Status, outcome: ev.Event, run_id: str) -> Any:
         where: Mapping[str, str] = {"workflow_id": self.id, "run_id": run_id}
