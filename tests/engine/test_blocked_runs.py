@@ -166,6 +166,17 @@ async def test_a_blocked_run_is_tried_again_later_and_later(store: Store, clock:
     assert len(tries) >= 12
 
 
+async def test_a_text_that_cannot_be_recorded_blocks_its_run_alone(store: Store) -> None:
+    @derecho.workflow
+    async def labels(ctx: Context) -> None:
+        await ctx.sleep(60, summary="\ud800")
+
+    async with engine_of(store, labels, healthy, charge) as engine:
+        handle = await engine.client.start(labels.bind())
+        assert "some text cannot be recorded" in await blocked(handle)
+        assert await engine.client.run(healthy.bind()) == "charged"
+
+
 async def test_a_blocked_run_takes_signals_and_a_cancel(store: Store, clock: StandingClock) -> None:
     await started(store)
     async with engine_of(store, other_order, charge, refund) as engine:

@@ -199,6 +199,18 @@ def test_an_error_without_text_is_stored_all_the_same() -> None:
     assert to_failure(raised(Unprintable())).message == "<str() of the error raised ValueError>"
 
 
+def test_text_that_no_database_keeps_is_spelt_out() -> None:
+    """Names of files have halves of surrogate pairs where they are not UTF-8."""
+    error = raised(FileNotFoundError(2, "No such file", "caf\udce9.txt"), raised(ValueError("\ud800")))
+    error.add_note("while reading caf\udce9")
+    failure = to_failure(error)
+    assert failure.message == "[Errno 2] No such file: 'caf\\udce9.txt'"
+    assert failure.notes == ["while reading caf\\udce9"]
+    assert failure.cause is not None
+    assert failure.cause.message == "\\ud800"
+    assert isinstance(rebuild(msgspec.json.decode(msgspec.json.encode(failure), type=Failure)), FileNotFoundError)
+
+
 def test_endless_causes_and_endless_texts_are_cut() -> None:
     error: BaseException = ValueError("0")
     for number in range(50):

@@ -231,7 +231,11 @@ class WorkflowWorker:
 
     def _commit(self, turn: Turn, execution: Execution) -> None:
         refusals = self._refusals.get(turn.run.identity.run_id, 0)
-        plan = plan_turn(self._engine, turn, execution, refusals, self.warm_claim)
+        try:
+            plan = plan_turn(self._engine, turn, execution, refusals, self.warm_claim)
+        except PayloadError as exc:  # some text in a command cannot be recorded
+            self._block(turn.run, turn.facts, exc)
+            return
 
         def done(result: Result | StoreError) -> None:
             self._committed(turn, plan.reservation, result)

@@ -63,10 +63,10 @@ def to_failure(error: BaseException, *, retryable: bool = True, depth: int = 0) 
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return Failure(
         type=type_path(type(error)),
-        message=_text(error)[:_MAX_MESSAGE],
+        message=_storable(_text(error)[:_MAX_MESSAGE]),
         args=_plain_args(error),
         attributes=_plain_attributes(error),
-        notes=[str(note)[:_MAX_MESSAGE] for note in getattr(error, "__notes__", [])],
+        notes=[_storable(str(note)[:_MAX_MESSAGE]) for note in getattr(error, "__notes__", [])],
         traceback=_traceback(error),
         cause=to_failure(cause, depth=depth + 1) if cause is not None and depth < _MAX_CAUSES else None,
         retryable=retryable,
@@ -221,4 +221,9 @@ def _traceback(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
     except Exception:
         return ""
-    return text if len(text) <= _MAX_TRACEBACK else "…" + text[-_MAX_TRACEBACK:]
+    return _storable(text if len(text) <= _MAX_TRACEBACK else "…" + text[-_MAX_TRACEBACK:])
+
+
+def _storable(text: str) -> str:
+    """Text with each half of a surrogate pair (in the name of a file, say) spelt out, because no database keeps it."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -37,7 +37,7 @@ class HistoryRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode_events(events: Sequence[AnyEvent]) -> str:
-    return _encoder.encode(events).decode()
+    return _encode(events)
 
 
 def decode_events(data: str) -> list[AnyEvent]:
@@ -49,7 +49,14 @@ def decode_events(data: str) -> list[AnyEvent]:
 
 def encode_struct(value: Any) -> str:
     """Any of our own structs (a fact for the inbox, an activity's command for its row) as JSON text."""
-    return _encoder.encode(value).decode()
+    return _encode(value)
+
+
+def _encode(value: Any) -> str:
+    try:
+        return _encoder.encode(value).decode()
+    except UnicodeEncodeError as exc:  # half of a surrogate pair: no database keeps it
+        raise PayloadError(f"some text cannot be recorded: {exc}") from exc
 
 
 def decode_fact(data: str) -> Fact:
