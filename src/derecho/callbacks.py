@@ -13,6 +13,7 @@ import msgspec
 from derecho.errors import CallbackClosed
 from derecho.journal import events as ev
 from derecho.journal.changes import Conflict, Deliver, FinishActivity, NewMessage
+from derecho.journal.payloads import Converter
 from derecho.journal.signatures import decode_value
 from derecho.journal.wire import decode_events, encode_struct
 from derecho.runtime.execution import Execution
@@ -53,12 +54,11 @@ class _Token(NamedTuple):
 
 
 def new_callback(execution: Execution, type: Any, timeout: int | None, source: str) -> Callback[Any]:
-    converter = execution.converter
-    secret = converter.encode(secrets.token_urlsafe(16), "a token")
+    secret = execution.converter.encode(secrets.token_urlsafe(16), "a token")
     event = ev.ActivityScheduled(CALLBACK, (secret,), queue=CALLBACK, schedule_to_close=timeout, source=source)
     event_id, recorded = execution.command(event)
 
-    def decode(payload: Any) -> Any:
+    def decode(payload: Any, converter: Converter) -> Any:
         return decode_value(payload, type, converter, "the value of a callback")
 
     future: ActivityFuture[Any] = ActivityFuture(execution, event_id, CALLBACK, decode, "request")

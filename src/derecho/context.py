@@ -145,8 +145,7 @@ class Context:
             source=caller(2),
             summary=summary,
         )
-        decode = definition.signature.decode_result
-        return self._execution.schedule_activity(event, lambda payload: decode(payload, converter))
+        return self._execution.schedule_activity(event, definition.signature.decode_result)
 
     def step(
         self,
@@ -177,7 +176,7 @@ class Context:
 
         return self._execution.schedule_step(
             ev.StepScheduled(name, source=caller(2)),
-            lambda payload: decode_value(payload, annotation, converter, what),
+            lambda payload, converter: decode_value(payload, annotation, converter, what),
             run,
             options,
         )
@@ -285,8 +284,7 @@ class Context:
             source=caller(2),
             summary=summary,
         )
-        decode = definition.signature.decode_result
-        return execution.schedule_child(event, lambda payload: decode(payload, execution.converter), self._send)
+        return execution.schedule_child(event, definition.signature.decode_result, self._send)
 
     def map(self, calls: Sequence[Invocation[R]], *, limit: int | None = None) -> Future[list[R]]:
         """Run activities or children, at most `limit` at once; results in order, the first failure cancels the rest."""

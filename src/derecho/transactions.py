@@ -28,7 +28,7 @@ def new_transaction(
 
     return execution.schedule_step(
         ev.StepScheduled(name, source=source),
-        lambda payload: decode_value(payload, annotation, converter, what),
+        lambda payload, converter: decode_value(payload, annotation, converter, what),
         run,
         StepOptions(None, None, lambda value: encode_value(value, annotation, converter, what), transactional=True),
     )

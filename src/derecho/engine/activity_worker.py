@@ -124,19 +124,19 @@ class ActivityWorker:
         return len(rows) == asked
 
     def _claimed(self, row: ActivityRow, definition: ActivityDefinition) -> None:
-        now = self._engine.store.now()
+        now = self._engine.store.now
         outcome: Outcome
         try:
             attempt = Attempt(self, row, outcomes.decode_command(row), definition)
         except PayloadError as exc:
             log.exception("activity %r of run %s cannot be read", row.name, row.run_id)
-            fact = ev.ActivityFailed(row.activity, to_failure(exc, retryable=False), now)
-            outcome = fact, outcomes.cancelled(row, now)[1]
+            fact = ev.ActivityFailed(row.activity, to_failure(exc, retryable=False), now())
+            outcome = fact, outcomes.cancelled(row, now())[1]
         else:
             if not row.cancel_requested:
                 self.start(attempt)
                 return
-            outcome = outcomes.cancelled(row, now, "cancelled before its next attempt")
+            outcome = outcomes.cancelled(row, now(), "cancelled before its next attempt")
         self.slots.release(1, in_process=definition.run_in == "process")
         self._end(row, outcome)
 

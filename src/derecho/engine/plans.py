@@ -43,6 +43,8 @@ class Plan:
 
     def delivered(self, receipt: Receipt) -> Iterator[tuple[str, int, str | None, ev.Fact]]:
         """Run id, number, claim and fact of each message of this commit that entered an inbox."""
+        if not receipt.delivered:
+            return
         delivers = [change for change in self.transition if isinstance(change, Deliver)]
         for change, (run_id, number, claimed) in zip(delivers, receipt.delivered, strict=True):
             if number:

@@ -49,7 +49,8 @@ class JSONCodec:
             decoder = self._decoders[type] = msgspec.json.Decoder(type, dec_hook=_from_plain).decode
         except TypeError:  # an unhashable form of annotation
             decoder = msgspec.json.Decoder(type, dec_hook=_from_plain).decode
-        return cast(T, decoder(data))
+        value: T = decoder(data)
+        return value
 
     def check(self, type: Any) -> None:
         """Raise TypeError for a type that can never be decoded, saying which part of it."""

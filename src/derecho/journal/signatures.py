@@ -23,10 +23,13 @@ _SCALARS: frozenset[Any] = frozenset({str, int, bool, float, type(None)})
 
 
 class Parameter(typing.NamedTuple):
+    """`what` names it in errors: "argument `order` of workflow 'ship'"; made once, because values come often."""
+
     name: str
     type: Any
     keyword_only: bool
     required: bool
+    what: str
 
 
 class Signature:
@@ -36,6 +39,7 @@ class Signature:
         self, fn: Callable[..., Any], what: str, *, skip: int = 0, localns: dict[str, Any] | None = None
     ) -> None:
         self.what = what
+        self._result = f"the result of {what}"
         self._python = inspect.signature(fn)
         parameters = list(self._python.parameters.values())[skip:]
         self._bindable = self._python.replace(parameters=parameters)
@@ -52,8 +56,9 @@ class Signature:
             if kind is parameter.VAR_POSITIONAL:
                 self.rest = annotation
                 continue
-            required = parameter.default is parameter.empty
-            self.parameters.append(Parameter(parameter.name, annotation, kind is parameter.KEYWORD_ONLY, required))
+            required, name = parameter.default is parameter.empty, parameter.name
+            keyword_only, said = kind is parameter.KEYWORD_ONLY, f"argument `{name}` of {what}"
+            self.parameters.append(Parameter(name, annotation, keyword_only, required, said))
         self._positional = sum(not parameter.keyword_only for parameter in self.parameters)
         self._required = sum(parameter.required for parameter in self.parameters)
         self._simple = self._positional == len(self.parameters) and self.rest is None
@@ -90,44 +95,39 @@ class Signature:
         return values + list(bound.args[self._positional :]) if self.rest is not None else values
 
     def encode(self, values: Sequence[Any], converter: Converter) -> tuple[Payload, ...]:
-        payloads = []
-        for index, value in enumerate(values):
-            if index < len(self.parameters):
-                parameter = self.parameters[index]
-                name, annotation = parameter.name, parameter.type
-            else:
-                name, annotation = f"*{index - len(self.parameters)}", self.rest
-            payloads.append(encode_value(value, annotation, converter, f"argument `{name}` of {self.what}"))
+        payloads = [
+            encode_value(value, parameter.type, converter, parameter.what)
+            for parameter, value in zip(self.parameters, values, strict=False)
+        ]
+        for index, value in enumerate(values[len(self.parameters) :]):
+            payloads.append(encode_value(value, self.rest, converter, f"argument `*{index}` of {self.what}"))
         return tuple(payloads)
 
     def decode(self, payloads: Sequence[Payload], converter: Converter) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments for the function; raises PayloadError naming the parameter."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        for index, payload in enumerate(payloads):
-            if index < len(self.parameters):
-                parameter = self.parameters[index]
-                value = decode_value(payload, parameter.type, converter, f"argument `{parameter.name}` of {self.what}")
-                if parameter.keyword_only:
-                    kwargs[parameter.name] = value
-                else:
-                    args.append(value)
-            elif self.rest is None:
-                raise PayloadError(
-                    f"{self.what} takes {len(self.parameters)} arguments, but {len(payloads)} were recorded"
-                )
+        for parameter, payload in zip(self.parameters, payloads, strict=False):
+            value = decode_value(payload, parameter.type, converter, parameter.what)
+            if parameter.keyword_only:
+                kwargs[parameter.name] = value
             else:
-                args.append(decode_value(payload, self.rest, converter, f"argument {index} of {self.what}"))
-        missing = [p.name for p in self.parameters[len(payloads) :] if p.required]
-        if missing:
-            raise PayloadError(f"{self.what} needs `{missing[0]}`, which was not recorded: give it a default")
+                args.append(value)
+        known, recorded = len(self.parameters), len(payloads)
+        if recorded > known and self.rest is None:
+            raise PayloadError(f"{self.what} takes {known} arguments, but {recorded} were recorded")
+        for index, payload in enumerate(payloads[known:], known):
+            args.append(decode_value(payload, self.rest, converter, f"argument {index} of {self.what}"))
+        for parameter in self.parameters[recorded:]:
+            if parameter.required:
+                raise PayloadError(f"{self.what} needs `{parameter.name}`, which was not recorded: give it a default")
         return args, kwargs
 
     def encode_result(self, value: Any, converter: Converter) -> Payload:
-        return encode_value(value, self.returns, converter, f"the result of {self.what}")
+        return encode_value(value, self.returns, converter, self._result)
 
     def decode_result(self, payload: Payload, converter: Converter) -> Any:
-        return decode_value(payload, self.returns, converter, f"the result of {self.what}")
+        return decode_value(payload, self.returns, converter, self._result)
 
 
 def encode_value(value: Any, annotation: Any, converter: Converter, what: str) -> Payload:

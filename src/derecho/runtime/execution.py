@@ -23,6 +23,7 @@ from derecho.runtime.handles import (
     CallbackTimer,
     CancelDeadline,
     ChildHandle,
+    Decode,
     PendingFuture,
     Send,
     StepFuture,
@@ -244,7 +245,7 @@ class Execution:
 
     # --- what the context and the handles ask for --------------------------------------------------------------------
 
-    def schedule_activity(self, event: ev.ActivityScheduled, decode: Callable[[Payload], Any]) -> ActivityFuture[Any]:
+    def schedule_activity(self, event: ev.ActivityScheduled, decode: Decode) -> ActivityFuture[Any]:
         event_id, _ = self.command(event)
         future: ActivityFuture[Any] = ActivityFuture(self, event_id, event.name, decode, event.on_cancel)
         self.pending[event_id] = future
@@ -253,7 +254,7 @@ class Execution:
     def schedule_step(
         self,
         event: ev.StepScheduled,
-        decode: Callable[[Payload], Any],
+        decode: Decode,
         fn: Callable[..., Coroutine[Any, Any, Any]],
         options: Any,
     ) -> StepFuture[Any]:
@@ -263,9 +264,7 @@ class Execution:
         self.steps[event_id] = StepRequest(future, fn, options)
         return future
 
-    def schedule_child(
-        self, event: ev.ChildScheduled, decode: Callable[[Payload], Any], send: Send
-    ) -> ChildHandle[Any]:
+    def schedule_child(self, event: ev.ChildScheduled, decode: Decode, send: Send) -> ChildHandle[Any]:
         event_id, recorded = self.command(event)
         child: ChildHandle[Any] = ChildHandle(self, event_id, recorded, decode, send)
         self.pending[event_id] = child

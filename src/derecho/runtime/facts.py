@@ -76,7 +76,7 @@ def _resolve(execution: "Execution", event_id: int, payload: Payload) -> None:
     if isinstance(future, (ActivityFuture, ChildHandle)) and future.cancel_asked:
         future.finish_cancel()
         return
-    future.set_result(future.decode(payload))
+    future.set_result(future.decode(payload, execution.converter))
 
 
 def _fail(

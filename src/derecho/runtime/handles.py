@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from derecho.journal.events import ActivityCancelRequested, ChildCancelRequested, ChildScheduled, OnCancel
-from derecho.journal.payloads import Payload
+from derecho.journal.payloads import Converter, Payload
 from derecho.runtime.loop import Future, LoopHandle
 from derecho.runtime.source import caller
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Decode = Callable[[Payload], Any]
+Decode = Callable[[Payload, Converter], Any]
 Send = Callable[[str, Any, Any, str], Awaitable[None]]
 
 

@@ -101,7 +101,8 @@ class Future(asyncio.Future[T]):
 
     def __init__(self, *, loop: "WorkflowLoop") -> None:
         super().__init__(loop=loop)
-        self._hash = loop.next_hash()
+        loop.numbers = number = loop.numbers + 1
+        self._hash = loop.salt | number
 
     def __hash__(self) -> int:
         return self._hash
@@ -122,7 +123,8 @@ class Fiber(asyncio.Task[T]):
         name: str | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        self._hash = loop.next_hash()
+        loop.numbers = number = loop.numbers + 1
+        self._hash = loop.salt | number
         super().__init__(coro, loop=loop, name=name or f"fiber-{loop.numbers}", context=context)
 
     def __hash__(self) -> int:
@@ -143,17 +145,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.broken: BaseException | None = None
         # The salt keeps equal numbers of different runs apart in asyncio's process-wide set of tasks; it comes from the
         # run id, and stands above the bits that decide the order in a run's own small sets.
-        self._salt = (salt & 0xFFFFFFFF) << _NUMBER_BITS
+        self.salt = (salt & 0xFFFFFFFF) << _NUMBER_BITS
         self._prune_above = 64
         self._listed: dict[int, Fiber[Any]] = {}
         self._ready: deque[LoopHandle] = deque()
         self._context = contextvars.Context()
 
     # --- what a run may use ------------------------------------------------------------------------------------------
-
-    def next_hash(self) -> int:
-        self.numbers += 1
-        return self._salt | self.numbers
 
     def time(self) -> float:
         return self.seconds

@@ -11,7 +11,9 @@ _INSTALLED = (_STDLIB + "site-packages", _STDLIB + "dist-packages")
 _OUTERMOST = {"run_until_quiet", "activate"}
 """Our functions inside which workflow code runs; what is behind them is not the author's."""
 
-_names: dict[CodeType, str | None] = {}
+_OURS = "<derecho>"
+_names: dict[str, str | None] = {}
+"""By file, not by code: equal code in two files is equal, and hashing it is slow."""
 
 
 def caller(depth: int = 1) -> str:
@@ -41,17 +43,20 @@ def place_of(error: BaseException) -> str:
 
 
 def _name(code: CodeType) -> str | None:
+    filename = code.co_filename
     try:
-        return _names[code]
+        name = _names[filename]
     except KeyError:
-        name = _names[code] = _short_name(code)
-        return name
-
-
-def _short_name(code: CodeType) -> str | None:
-    path = os.path.abspath(code.co_filename)
-    if path.startswith(_PACKAGE):
+        name = _names[filename] = _short_name(filename)
+    if name is _OURS:
         return "" if code.co_name in _OUTERMOST else None
+    return name
+
+
+def _short_name(filename: str) -> str | None:
+    path = os.path.abspath(filename)
+    if path.startswith(_PACKAGE):
+        return _OURS
     if path.startswith(_STDLIB) and not path.startswith(_INSTALLED):
         return None
     return "/".join(path.split(os.sep)[-2:])

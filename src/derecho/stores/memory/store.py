@@ -52,7 +52,9 @@ class MemoryStore:
 
     def now(self) -> int:
         with self._lock:
-            self._last = max(self._last, self._clock.now())
+            now = self._clock.now()
+            if now > self._last:
+                self._last = now
             return self._last
 
     async def open(self) -> None:
