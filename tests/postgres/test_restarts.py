@@ -21,7 +21,13 @@ def restart(url: str, mode: str) -> None:
     directory = Path(parse_qs(urlsplit(url).query)["host"][0])
     run = run_unprivileged(directory)
     binaries = reachable(server_binaries(), directory, run)
-    command = [binaries / "pg_ctl", "restart", "--wait", f"--mode={mode}", f"--pgdata={directory}/data"]
+    command: list[str | Path] = [
+        binaries / "pg_ctl",
+        "restart",
+        "--wait",
+        f"--mode={mode}",
+        f"--pgdata={directory}/data",
+    ]
     subprocess.run([*command, f"--log={directory}/log"], check=True, stdout=subprocess.DEVNULL, timeout=60, **run)
 
 

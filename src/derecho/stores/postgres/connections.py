@@ -188,7 +188,7 @@ class Connections:
         outcome: Literal["not_applied", "unknown"] = "not_applied"
         if link is not None and link.deciding and not refused:
             outcome, self.in_doubt = "unknown", True
-        if state == "26000" or "prepared statement" in str(error):
+        if state == "26000" or "prepared statement" in str(error) or "startup parameter" in str(error):
             return StoreUnavailable(
                 f"{where} has a pooler in transaction mode before it: add prepared=off to the address ({error})"
             )
