@@ -38,7 +38,7 @@ def test_another_worker_can_take_over_at_any_task(program: WorkflowDefinition, s
 
 def test_other_processes_with_other_hash_seeds_do_the_same() -> None:
     here = [story(program) for program in PROGRAMS]
-    for seed in ("0", "1", "4242"):
+    for seed in ("0", "4242"):
         done = subprocess.run(
             [sys.executable, "-m", "tests.runtime.programs"],
             env={**os.environ, "PYTHONHASHSEED": seed},
