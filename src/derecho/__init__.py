@@ -64,11 +64,11 @@ from derecho.runtime.selector import Selector
 from derecho.saga import Saga
 from derecho.stores import open_store
 from derecho.stores.memory import MemoryStore
-from derecho.stores.sqlite import SQLiteStore
 from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
 
 if TYPE_CHECKING:
     from derecho.stores.postgres import PostgresStore
+    from derecho.stores.sqlite import SQLiteStore
 
 __all__ = [
     "Activity",
@@ -140,9 +140,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`PostgresStore` is imported when it is asked for, because it needs asyncpg."""
+    """Stores with a driver are imported when they are asked for; PostgreSQL's needs asyncpg."""
     if name == "PostgresStore":
         from derecho.stores.postgres import PostgresStore
 
         return PostgresStore
+    if name == "SQLiteStore":
+        from derecho.stores.sqlite import SQLiteStore
+
+        return SQLiteStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

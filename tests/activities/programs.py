@@ -71,7 +71,7 @@ async def hanging(ctx: Context, folder: str) -> int:
 
 @derecho.workflow
 async def counting(ctx: Context, folder: str, goal: int) -> int:
-    return await ctx.execute(count_up.bind(folder, goal), heartbeat_timeout=0.01)
+    return await ctx.execute(count_up.bind(folder, goal), heartbeat_timeout=1)
 
 
 @derecho.workflow

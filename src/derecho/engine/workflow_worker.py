@@ -210,8 +210,8 @@ class WorkflowWorker:
         self.turns.submit(TurnJob(turn, self._make))
 
     def _make(self, run: LiveRun) -> Execution:
-        engine, run_id = self._engine, run.identity.run_id
-        return run.definition.new_execution(run.identity.workflow_id, run_id, engine.converter, engine.default_retry)
+        make = run.definition.new_execution
+        return make(run.identity.workflow_id, run.identity.run_id, self._engine.converter, self._engine.default_retry)
 
     def _finished(self, job: Job) -> None:
         """A turn is back from the workflow thread: commit it."""
