@@ -21,16 +21,7 @@ from derecho.engine.steps import StepRunner
 from derecho.engine.turns import Job, Turns
 from derecho.errors import PayloadError, StoreError
 from derecho.journal import events as ev
-from derecho.journal.changes import (
-    CancelActivity,
-    Change,
-    Conflict,
-    Deliver,
-    NewMessage,
-    Receipt,
-    ReleaseRun,
-    Result,
-)
+from derecho.journal.changes import CancelActivity, Change, Conflict, Deliver, NewMessage, Receipt, ReleaseRun, Result
 from derecho.journal.model import ClaimedRun, RunRow
 from derecho.journal.wire import HistoryRow, decode_fact, encode_struct, verify
 from derecho.runtime.ending import terminate
