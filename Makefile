@@ -35,11 +35,11 @@ check: $(VENV)/.dev ## style, types, import direction, house rules
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m pytest tests/house $(ARGS)
 
-bench: $(VENV)/.run ## measure throughput, latency and what idling costs
-	@$(PY) -m benchmarks $(ARGS)
+bench: $(PEERS)/.bench ## measure throughput, latency and what idling costs, on all stores
+	@$(PEERS)/bin/python -m benchmarks $(ARGS)
 
-bench-peers: $(VENV)/.run $(PEERS)/.bench ## the same, with DBOS Transact beside it
-	@$(PY) -m benchmarks --peers $(ARGS)
+bench-peers: $(PEERS)/.bench ## the same, with DBOS Transact beside it
+	@$(PEERS)/bin/python -m benchmarks --peers $(ARGS)
 
 fuzz: $(VENV)/.dev ## the property tests on 2,000 random programs
 	@DERECHO_FUZZ=2000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)

@@ -12,26 +12,34 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import idle, large, latency, throughput
+from benchmarks import crash, idle, large, latency, stored, throughput
 from benchmarks.measure import Figure, Setup, Workload
+from benchmarks.server import postmaster_of
 from benchmarks.stores import KINDS
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in sorted(
-        throughput.WORKLOADS + latency.WORKLOADS + large.WORKLOADS + idle.WORKLOADS, key=lambda item: item.name
+        throughput.WORKLOADS
+        + latency.WORKLOADS
+        + large.WORKLOADS
+        + crash.WORKLOADS
+        + idle.WORKLOADS
+        + stored.WORKLOADS,
+        key=lambda item: (len(item.name.rstrip("s")), item.name),
     )
 }
 
 
-async def measure(workload: str, store: str, scale: float, directory: Path) -> list[Figure]:
-    return await WORKLOADS[workload].run(Setup(KINDS[store], directory, scale))
+async def measure(workload: str, store: str, scale: float, directory: Path, url: str) -> list[Figure]:
+    postmaster = await postmaster_of(url) if url else None
+    return await WORKLOADS[workload].run(Setup(KINDS[store], directory, scale, url, postmaster))
 
 
-def main(workload: str, store: str, scale: str) -> None:
+def main(workload: str, store: str, scale: str, url: str = "") -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="derecho-bench-", dir=Path.cwd() / "benchmarks" / "results") as directory:
-        figures = asyncio.run(measure(workload, store, float(scale), Path(directory)))
+        figures = asyncio.run(measure(workload, store, float(scale), Path(directory), url))
     sys.stdout.buffer.write(msgspec.json.encode(figures))
 
 

@@ -1,7 +1,7 @@
-"""The same workloads written for DBOS Transact: `.venv-bench/bin/python benchmarks/dbos_child.py W1 1.0`.
+"""The same workloads written for DBOS Transact: `.venv-bench/bin/python benchmarks/dbos_child.py W1 1.0 sqlite`.
 
-Its database gets the settings that Derecho's has (WAL, synchronous=FULL), which suit it better than its defaults. A
-step of DBOS is what stands beside both an activity and a step of Derecho.
+Its database has the durability that Derecho's has: SQLite WAL with synchronous=FULL, which suits it better than its
+own default, or the very server. A step of DBOS is what stands beside both an activity and a step of Derecho.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 Figures = list[tuple[str, float, str, str]]
 
@@ -28,6 +29,20 @@ async def in_sequence(count: int) -> int:
     return sum([await noop(number) for number in range(count)])
 
 
+@DBOS.workflow()
+async def in_parallel(count: int) -> int:
+    return sum(await asyncio.gather(*(noop(number) for number in range(count))))
+
+
+@DBOS.workflow()
+async def collect(count: int) -> int:
+    return sum([await DBOS.recv_async(timeout_seconds=600) for _ in range(count)])
+
+
+def at_least(full: int, scale: float, least: int = 10) -> int:
+    return max(least, round(full * scale))
+
+
 async def run_all(count: int, steps: int) -> float:
     """Seconds for so many workflows, started at once."""
     began = time.perf_counter()
@@ -40,21 +55,32 @@ async def run_all(count: int, steps: int) -> float:
     return time.perf_counter() - began
 
 
+def throughput(what: str, count: int, seconds: float, cpu: float) -> Figures:
+    return [
+        (f"{what}/s", count / seconds, "1/s", "higher"),
+        (f"CPU per 1,000 {what}", (time.process_time() - cpu) / count * 1e6, "ms", "lower"),
+    ]
+
+
 async def one_step_each(scale: float) -> Figures:
-    count = max(10, round(2_000 * scale))
-    return [("workflows/s", count / await run_all(count, 1), "1/s", "higher")]
+    count, cpu = at_least(2_000, scale), time.process_time()
+    return throughput("workflows", count, await run_all(count, 1), cpu)
 
 
-async def ten_steps_each(scale: float, what: str) -> Figures:
-    count = max(10, round(300 * scale))
-    return [(f"{what}/s", count * 10 / await run_all(count, 10), "1/s", "higher")]
+async def ten_steps_each(scale: float, what: str = "activities") -> Figures:
+    count, cpu = at_least(300, scale), time.process_time()
+    return throughput(what, count * 10, await run_all(count, 10), cpu)
+
+
+async def ten_steps_each_called_so(scale: float) -> Figures:
+    return await ten_steps_each(scale, "steps")
 
 
 async def from_start_to_result(scale: float) -> Figures:
     figures: Figures = []
     for steps, what in ((0, "no activity"), (1, "one activity")):
         waits = []
-        for _ in range(max(50, round(200 * scale))):
+        for _ in range(at_least(200, scale, 50)):
             await asyncio.sleep(0.005)
             began = time.perf_counter()
             handle = await DBOS.start_workflow_async(in_sequence, steps)
@@ -68,27 +94,63 @@ async def from_start_to_result(scale: float) -> Figures:
     return figures
 
 
+async def parallel_steps(scale: float) -> Figures:
+    """Only to 4,000: its cost for each grows with their number."""
+    figures: Figures = []
+    for full in (1_000, 4_000):
+        count, began = at_least(full, scale), time.perf_counter()
+        handle = await DBOS.start_workflow_async(in_parallel, count)
+        assert await handle.get_result() == sum(range(count))
+        figures.append((f"activities/s, {count:,}", count / (time.perf_counter() - began), "1/s", "higher"))
+    return figures
+
+
+async def many_messages(scale: float) -> Figures:
+    count, cpu = at_least(1_000, scale), time.process_time()
+    with SetWorkflowID("collect"):
+        handle = await DBOS.start_workflow_async(collect, count)
+    began = time.perf_counter()
+    await asyncio.gather(*(DBOS.send_async("collect", number) for number in range(count)))
+    assert await handle.get_result() == sum(range(count))
+    return throughput("signals into one", count, time.perf_counter() - began, cpu)
+
+
+async def many_steps(scale: float) -> Figures:
+    count, cpu = at_least(2_000, scale, 400), time.process_time()
+    seconds = await run_all(1, count)
+    return [
+        ("per step", seconds / count * 1e3, "ms", "lower"),
+        ("CPU per step", (time.process_time() - cpu) / count * 1e6, "µs", "lower"),
+    ]
+
+
+WORKLOADS: dict[str, Callable[[float], Awaitable[Figures]]] = {
+    "W1": one_step_each,
+    "W2": ten_steps_each,
+    "W2s": ten_steps_each_called_so,
+    "W3": from_start_to_result,
+    "W4": parallel_steps,
+    "W6": many_messages,
+    "W8": many_steps,
+    "P1": ten_steps_each,
+}
+
+
 async def measure(workload: str, scale: float) -> Figures:
     await run_all(20, 2)
-    match workload:
-        case "W1":
-            return await one_step_each(scale)
-        case "W2":
-            return await ten_steps_each(scale, "activities")
-        case "W2s":
-            return await ten_steps_each(scale, "steps")
-        case _:
-            return await from_start_to_result(scale)
+    return await WORKLOADS[workload](scale)
 
 
-def main(workload: str, scale: str) -> None:
+def main(workload: str, scale: str, store: str, url: str = "") -> None:
     with tempfile.TemporaryDirectory(prefix="peer-", dir=Path(__file__).parent / "results") as directory:
         path = Path(directory) / "dbos.db"
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; FULL is SQLite's own default
+        if store == "sqlite":
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; FULL is SQLite's own default
+            url = f"sqlite:///{path}"
         config: DBOSConfig = {
             "name": "bench",
-            "system_database_url": f"sqlite:///{path}",
+            "system_database_url": url,
             "console_log_level": "ERROR",
             "run_admin_server": False,
         }

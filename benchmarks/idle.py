@@ -1,14 +1,17 @@
-"""W9: what an engine costs while nothing happens."""
+"""W9: what an engine costs while nothing happens, by itself and with many sleeping runs."""
 
 import asyncio
 import gc
 
 from benchmarks.definitions import nothing, sleep
-from benchmarks.measure import Figure, Setup, Stopwatch, Workload, memory
+from benchmarks.measure import Figure, Setup, Workload, memory
+from benchmarks.server import settle
 from derecho import Engine
 from derecho.journal.store import Store
 
-_READS = ("claim_runs", "claim_activities", "due_timers", "overdue", "load", "closed", "commit")
+_CALLS = ("claim_runs", "claim_activities", "due_timers", "overdue", "load", "closed", "commit")
+_TOLD = 20
+"""Seconds for which the CPU time is told, however long it was measured."""
 
 
 def count_calls(store: Store) -> list[str]:
@@ -24,40 +27,58 @@ def count_calls(store: Store) -> list[str]:
 
         setattr(store, name, call)
 
-    for name in _READS:
+    for name in _CALLS:
         counted(name)
     return calls
 
 
-async def idle(engine: Engine, seconds: float, calls: list[str]) -> tuple[float, float]:
-    """CPU seconds and calls of the store, both per second."""
-    await asyncio.sleep(0.3)
+async def quiet(calls: list[str]) -> None:
+    """Return when nothing has been written for a while."""
+    calls.append("commit")
+    while "commit" in calls:
+        calls.clear()
+        await asyncio.sleep(0.3)
+
+
+async def idle(setup: Setup, calls: list[str], what: str) -> list[Figure]:
+    await quiet(calls)
+    if setup.kind.is_postgres:
+        await settle(setup.url)
     calls.clear()
-    watch = Stopwatch()
-    await asyncio.sleep(seconds)
-    return watch.cpu / watch.wall, len(calls) / watch.wall
-
-
-async def nothing_to_do(setup: Setup) -> list[Figure]:
-    sleepers, seconds = setup.count(1_000), setup.seconds(4)
-    calls = count_calls(setup.store)
-    async with setup.engine(cache_size=sleepers) as engine:
-        await asyncio.gather(*(engine.client.run(nothing.bind(n)) for n in range(100)))
-        cpu_of_none, calls_of_none = await idle(engine, seconds, calls)
-        gc.collect()
-        before = memory()
-        handles = await engine.client.start_many([(f"sleeper-{n}", sleep.bind(86_400.0)) for n in range(sleepers)])
-        assert len(handles) == sleepers
-        cpu, calls_of_many = await idle(engine, seconds, calls)
-        gc.collect()
-        after = memory()
+    watch = setup.watch()
+    await asyncio.sleep(setup.seconds(_TOLD))
+    cpu, server, wall = watch.cpu, watch.server, watch.wall
     return [
-        Figure("CPU, no runs", cpu_of_none * 100, "%"),
-        Figure(f"CPU, {sleepers:,} sleeping runs", cpu * 100, "%"),
-        Figure("store calls/s, no runs", calls_of_none, "1/s"),
-        Figure(f"store calls/s, {sleepers:,} sleeping runs", calls_of_many, "1/s"),
-        Figure("memory per sleeping run, warm", (after - before) / sleepers / 1024, "KiB"),
+        Figure(f"CPU in {_TOLD} s, {what}", (cpu + server) / wall * _TOLD, "s"),
+        Figure(f"store calls/s, {what}", len(calls) / wall, "1/s"),
     ]
 
 
-WORKLOADS = [Workload("W9", "an idle engine, and one with 1,000 sleeping runs", nothing_to_do)]
+async def start_sleepers(engine: Engine, first: int, last: int) -> None:
+    for start in range(first, last, 2_000):
+        calls = [(f"sleeper-{n}", sleep.bind(86_400.0)) for n in range(start, min(last, start + 2_000))]
+        assert len(await engine.client.start_many(calls)) == len(calls)
+
+
+async def nothing_to_do(setup: Setup) -> list[Figure]:
+    few, many = setup.count(1_000), setup.count(100_000)
+    calls = count_calls(setup.store)
+    async with setup.engine() as engine:
+        await asyncio.gather(*(engine.client.run(nothing.bind(n)) for n in range(100)))
+        figures = await idle(setup, calls, "no runs")
+        sizes = []
+        for asleep, more in ((0, few), (few, many)):
+            gc.collect()
+            sizes.append(memory())
+            await start_sleepers(engine, asleep, more)
+            figures += await idle(setup, calls, f"{more:,} sleeping runs")
+        gc.collect()
+        warm, cold = (sizes[1] - sizes[0]) / few, (memory() - sizes[1]) / (many - few)
+    return [
+        *figures,
+        Figure("memory per sleeping run, cached", warm / 1024, "KiB"),
+        Figure("memory per sleeping run beyond the cache", cold / 1024, "KiB"),
+    ]
+
+
+WORKLOADS = [Workload("W9", "an idle engine, with 1,000 and with 100,000 sleeping runs", nothing_to_do)]

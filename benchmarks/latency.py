@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from benchmarks.definitions import nothing, one_activity, sleep
-from benchmarks.measure import Figure, Setup, Stopwatch, Workload, percentile
+from benchmarks.measure import Figure, Setup, Workload, percentile
 from derecho import Client, Handle
 
 
@@ -31,7 +31,7 @@ async def many_timers(setup: Setup) -> list[Figure]:
     count, seconds = setup.count(2_000), 2.0
     async with setup.engine() as engine:
         client: Client = engine.client
-        watch = Stopwatch()
+        watch = setup.watch()
         handles = await client.start_many([(f"sleeper-{n}", sleep.bind(seconds)) for n in range(count)])
 
         async def lateness(handle: Handle[float]) -> float:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.definitions import ACTIVITIES, WORKFLOWS
+from benchmarks.server import cpu_of
 from benchmarks.stores import StoreKind
 from derecho import Engine
+from derecho.journal.store import Store
 
 
 class Figure(NamedTuple):
@@ -23,22 +25,36 @@ class Figure(NamedTuple):
 
 
 class Setup:
-    """A store in a directory of its own, and how large the workload shall be (1.0 is the size that docs speak of)."""
+    """A new store, and how large the workload shall be (1.0 is the size that docs speak of).
 
-    def __init__(self, kind: StoreKind, directory: Path, scale: float) -> None:
+    `directory` is empty and goes away; `url` is of an empty database; `postmaster` of the server with it, if known.
+    """
+
+    def __init__(
+        self, kind: StoreKind, directory: Path, scale: float, url: str = "", postmaster: int | None = None
+    ) -> None:
         self.kind = kind
-        self.store = kind.make(directory)
         self.directory = directory
-        self._scale = scale
+        self.scale = scale
+        self.url = url
+        self.postmaster = postmaster
+        self.store = self.new_store()
+
+    def new_store(self) -> Store:
+        """Another one on the same file or database, as another process would have it."""
+        return self.kind.make(self.directory, self.url)
 
     def count(self, full: int, least: int = 10) -> int:
-        return max(least, round(full * self._scale))
+        return max(least, round(full * self.scale))
 
     def seconds(self, full: float) -> float:
-        return full if self._scale >= 1 else full / 2
+        return full if self.scale >= 1 else max(1.5, full * self.scale)
 
     def engine(self, **options: Any) -> Engine:
         return Engine(self.store, workflows=WORKFLOWS, activities=ACTIVITIES, **options)
+
+    def watch(self) -> "Stopwatch":
+        return Stopwatch(self.postmaster)
 
 
 class Workload(NamedTuple):
@@ -47,12 +63,17 @@ class Workload(NamedTuple):
     name: str
     title: str
     run: Callable[[Setup], Awaitable[list[Figure]]]
+    stores: tuple[str, ...] = ("memory", "sqlite", "sqlite-normal", "postgres")
+    default: bool = True
+    """Whether it is among those that run when none are named."""
 
 
 class Stopwatch:
-    """Wall seconds and CPU seconds of this process since it was made."""
+    """Wall seconds, CPU seconds of this process, and those of the database's server since it was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, postmaster: int | None = None) -> None:
+        self._postmaster = postmaster
+        self._server = cpu_of(postmaster)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     @property
@@ -63,13 +84,20 @@ class Stopwatch:
     def cpu(self) -> float:
         return time.process_time() - self._cpu
 
+    @property
+    def server(self) -> float:
+        return cpu_of(self._postmaster) - self._server
+
     def figures(self, what: str, count: int) -> list[Figure]:
         """Throughput, and CPU time for each one: the second hardly depends on what else the machine does."""
         wall, cpu = self.wall, self.cpu
-        return [
+        figures = [
             Figure(f"{what}/s", count / wall, "1/s", "higher"),
             Figure(f"CPU per 1,000 {what}", cpu / count * 1e6, "ms"),
         ]
+        if self._postmaster is not None:
+            figures.append(Figure(f"the server's CPU per 1,000 {what}", self.server / count * 1e6, "ms"))
+        return figures
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -1,4 +1,4 @@
-"""DBOS Transact on the same machine, in the same run, beside Derecho: W1, W2, W2s and W3 on SQLite.
+"""DBOS Transact on the same machine and database server, in the same run, beside Derecho.
 
 It lives in an environment of its own (`make bench-peers`), because its dependencies are none of ours.
 """
@@ -10,14 +10,14 @@ import msgspec
 
 from benchmarks.measure import Figure
 
-NAME = "dbos"
-DURABILITY = "SQLite WAL, FULL"
-WORKLOADS = ("W1", "W2", "W2s", "W3")
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
+WORKLOADS = ("W1", "W2", "W2s", "W3", "W4", "W6", "W8", "P1")
+BESIDE = {"sqlite": "dbos-sqlite", "postgres": "dbos-postgres"}
+"""Like with like: the peer's store that has the durability of ours."""
 
 
-def measure(workload: str, scale: float) -> list[Figure]:
-    command = [str(PYTHON), str(ROOT / "benchmarks" / "dbos_child.py"), workload, str(scale)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=600)
+def measure(workload: str, store: str, scale: float, url: str) -> list[Figure]:
+    command = [str(PYTHON), str(ROOT / "benchmarks" / "dbos_child.py"), workload, str(scale), store, url]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=900)
     return msgspec.json.decode(done.stdout, type=list[Figure])

@@ -4,21 +4,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from derecho import MemoryStore, Store, open_store
+from benchmarks.server import DURABILITY
+from derecho import MemoryStore, SQLiteStore, Store, open_store
 
 
 class StoreKind(NamedTuple):
     name: str
     durability: str
     synchronous: str | None
-    """Of SQLite; None for a store that is no database."""
-    make: Callable[[Path], Store]
+    """Of SQLite; None for another store."""
+    make: Callable[[Path, str], Store]
+    """In a directory, or in the database of an address."""
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.name == "postgres"
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        StoreKind("memory", "none", None, lambda _: MemoryStore()),
-        StoreKind("sqlite", "WAL, synchronous=FULL", "FULL", lambda path: open_store(f"sqlite:///{path / 'bench.db'}")),
+        StoreKind("memory", "none", None, lambda path, url: MemoryStore()),
+        StoreKind("sqlite", "WAL, synchronous=FULL", "FULL", lambda path, url: SQLiteStore(path / "bench.db")),
+        StoreKind(
+            "sqlite-normal",
+            "WAL, synchronous=NORMAL",
+            "NORMAL",
+            lambda path, url: SQLiteStore(path / "bench.db", synchronous="normal"),
+        ),
+        StoreKind("postgres", DURABILITY, None, lambda path, url: open_store(url)),
     )
 }

@@ -3,8 +3,8 @@
 import asyncio
 
 from benchmarks.definitions import activities_in_sequence, one_activity, steps_in_sequence
-from benchmarks.floor import distance
-from benchmarks.measure import Figure, Setup, Stopwatch, Workload, peak_memory
+from benchmarks.floor import Meter
+from benchmarks.measure import Figure, Setup, Workload, peak_memory
 from derecho import Client, Workflow
 
 
@@ -17,36 +17,33 @@ async def one_activity_each(setup: Setup) -> list[Figure]:
     count = setup.count(2_000)
     async with setup.engine() as engine:
         assert await run_all(engine.client, one_activity, list(range(50))) == list(range(50))
-        watch = Stopwatch()
-        assert await run_all(engine.client, one_activity, list(range(count))) == list(range(count))
-        return [*watch.figures("workflows", count), Figure("peak memory of the process", peak_memory(), "MB")]
+        meter = Meter(setup, engine.client, engine.committer)
+        watch = setup.watch()
+        results = await run_all(engine.client, one_activity, list(range(count)))
+        figures, wall = watch.figures("workflows", count), watch.wall
+        assert results == list(range(count))
+        figures.append(Figure("peak memory of the process", peak_memory(), "MB"))
+        return figures + await meter.figures(one_activity, wall)
+
+
+async def ten_each(setup: Setup, workflow: Workflow[[int], int], what: str) -> list[Figure]:
+    count, each = setup.count(300), 10
+    async with setup.engine() as engine:
+        await run_all(engine.client, workflow, [2] * 20)
+        meter = Meter(setup, engine.client, engine.committer)
+        watch = setup.watch()
+        results = await run_all(engine.client, workflow, [each] * count)
+        figures, wall = watch.figures(what, count * each), watch.wall
+        assert results == [sum(range(each))] * count
+        return figures + await meter.figures(workflow, wall)
 
 
 async def ten_activities_each(setup: Setup) -> list[Figure]:
-    count, each = setup.count(300), 10
-    async with setup.engine() as engine:
-        await run_all(engine.client, activities_in_sequence, [2] * 20)
-        committer = engine.committer
-        commits, transitions = committer.commits, committer.transitions
-        watch = Stopwatch()
-        results = await run_all(engine.client, activities_in_sequence, [each] * count)
-        figures, wall = watch.figures("activities", count * each), watch.wall
-        assert results == [sum(range(each))] * count
-        commits, transitions = committer.commits - commits, committer.transitions - transitions
-        figures.append(Figure("transitions per commit", transitions / commits, "", "higher"))
-        rows = count * (each + 1)
-        return figures + await distance(setup, engine.client, activities_in_sequence, commits, rows / wall)
+    return await ten_each(setup, activities_in_sequence, "activities")
 
 
 async def ten_steps_each(setup: Setup) -> list[Figure]:
-    count, each = setup.count(300), 10
-    async with setup.engine() as engine:
-        await run_all(engine.client, steps_in_sequence, [2] * 20)
-        watch = Stopwatch()
-        results = await run_all(engine.client, steps_in_sequence, [each] * count)
-        figures = watch.figures("steps", count * each)
-        assert results == [sum(range(each))] * count
-        return figures
+    return await ten_each(setup, steps_in_sequence, "steps")
 
 
 WORKLOADS = [

@@ -29,7 +29,6 @@ from typing import IO, NoReturn, TypedDict
 from urllib.parse import urlsplit
 
 import asyncpg
-import pytest
 
 URL_VARIABLE = "DERECHO_TEST_POSTGRES_URL"
 REQUIRE_VARIABLE = "DERECHO_REQUIRE_POSTGRES"
@@ -87,6 +86,8 @@ class PostgresServer:
 
 def missing(reason: PostgresMissing) -> NoReturn:
     """Fail the test where PostgreSQL is required (as in `make test`), else skip it in plain sight."""
+    import pytest  # here, because the benchmarks start their server without it
+
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         pytest.fail(f"{reason} {REQUIRE_VARIABLE}=1 makes that a failure.", pytrace=False)
     pytest.skip(str(reason))
@@ -105,7 +106,7 @@ def own_database(server_url: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[str]:
+def own_server(settings: str = SETTINGS) -> Iterator[str]:
     """A new server with a new data directory, both gone at the end."""
     # Not below $TMPDIR where that may be long: the socket lies in it.
     root = "/tmp" if os.access("/tmp", os.W_OK) else None
@@ -113,7 +114,7 @@ def own_server() -> Iterator[str]:
     try:
         run = run_unprivileged(directory)
         binaries = reachable(server_binaries(), directory, run)
-        initialise(binaries, directory, run)
+        initialise(binaries, directory, run, settings)
         with supervised(binaries, directory, run):
             yield f"postgresql://derecho@/postgres?host={directory}"
     finally:
@@ -174,7 +175,7 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def initialise(binaries: Path, directory: Path, run: Run) -> None:
+def initialise(binaries: Path, directory: Path, run: Run, text: str) -> None:
     options = ["--username=derecho", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
     data = directory / "data"
     made = subprocess.run(
@@ -183,7 +184,7 @@ def initialise(binaries: Path, directory: Path, run: Run) -> None:
     if made.returncode != 0:
         raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
     with (data / "postgresql.conf").open("a") as settings:
-        settings.write(SETTINGS.format(directory=directory))
+        settings.write(text.format(directory=directory))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,66 @@
+"""Where figures come from: the machine, the versions, and how busy it was with other things."""
+
+import asyncio
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+def describe(directory: Path) -> dict[str, str]:
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "revision": _revision(directory),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} x {_processor()}",
+        "load before": load,
+        "one fdatasync": f"{_fdatasync(directory):.2f} ms",
+    }
+
+
+def of_server(url: str) -> dict[str, str]:
+    """What a PostgreSQL server says of itself."""
+    return asyncio.run(_ask(url)) if url else {}
+
+
+async def _ask(url: str) -> dict[str, str]:
+    import asyncpg  # the other stores are measured without it
+
+    names = ("fsync", "full_page_writes", "synchronous_commit", "shared_buffers", "max_wal_size")
+    connection = await asyncpg.connect(url)
+    try:
+        settings = [f"{name}={await connection.fetchval(f'SHOW {name}')}" for name in names]
+        return {"postgresql": f"{await connection.fetchval('SHOW server_version')}, {' '.join(settings)}"}
+    finally:
+        await connection.close()
+
+
+def _revision(directory: Path) -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _fdatasync(directory: Path) -> float:
+    """Milliseconds for making one appended page durable: what a commit costs at least."""
+    sync = getattr(os, "fdatasync", os.fsync)
+    spent = []
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        for _ in range(200):
+            file.write(b"x" * 4096)
+            began = time.perf_counter()
+            sync(file.fileno())
+            spent.append(time.perf_counter() - began)
+    return statistics.median(spent) * 1e3
