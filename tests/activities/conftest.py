@@ -8,6 +8,7 @@ import pytest
 from derecho import MemoryStore, Store
 from derecho.stores.sqlite import SQLiteStore
 from derecho.testing.clock import VirtualClock
+from tests.support.audits import assert_sound
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ async def store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: P
     """An empty store of each kind, on `clock`."""
     store = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(tmp_path / "test.db", clock=clock)
     yield store
+    await assert_sound(store)
     await store.close()
 
 

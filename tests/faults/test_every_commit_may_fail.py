@@ -11,6 +11,7 @@ import derecho
 from derecho import Context, Engine, MemoryStore, Signal
 from derecho.clock import SECOND
 from derecho.testing.clock import VirtualClock
+from tests.support.audits import assert_sound
 from tests.support.faults import MODES, FaultyStore, Mode, abandon
 
 GO = Signal("go", str)
@@ -108,6 +109,7 @@ async def live(mode: Mode, at: int, method: str = "commit") -> tuple[FaultyStore
     outcomes = Counter(event["activity"] for event in history if event["type"] == "activity_completed")
     assert set(outcomes.values()) == {1}
     assert ledger.after_outcome == []
+    await assert_sound(inner)
     return faulty, ledger
 
 

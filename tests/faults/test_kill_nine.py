@@ -12,6 +12,7 @@ from pathlib import Path
 import derecho
 from derecho import Client
 from tests.faults.worker import GO, order
+from tests.support.audits import assert_sound
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("DERECHO_KILLS", "20"))
@@ -53,6 +54,7 @@ async def test_no_acknowledged_start_signal_or_result_is_lost_to_sigkill(tmp_pat
             items = [f"{name}:item-{n}" for n in range(3)]
             assert result == [f"{name}:reserve", *items, str(number), "noted", f"{name}:ship"]
         recorded = await check_histories(client, started)
+        await assert_sound(client.store)
     check_ledger(tmp_path / "ledger", recorded)
 
 

@@ -13,6 +13,7 @@ from derecho.errors import StoreUnavailable
 from derecho.journal.changes import Change, CreateRun, Deliver, Receipt, Result
 from derecho.testing.conformance.kit import advance, message, run_row
 from tests.postgres.proxy import Proxy, Where
+from tests.support.audits import assert_sound
 from tests.support.schemas import Janitor
 
 GO = Signal("go", int)
@@ -122,5 +123,6 @@ async def test_an_engine_goes_on_when_all_its_sessions_are_ended_again_and_again
             history = await client.get(order, f"w{number}").history()
             derecho.replay(order, history)
             assert sum(event["type"] == "activity_completed" for event in history) == 2
+        await assert_sound(client.store)
         assert engine.incarnation
     assert ended >= 20, f"only {ended} sessions were ended"

@@ -12,6 +12,7 @@ import derecho
 from derecho import Client, Engine
 from derecho.errors import StoreUnavailable
 from tests.postgres.test_lost_connections import GO, double, order
+from tests.support.audits import assert_sound
 from tests.support.postgres import own_server, reachable, run_unprivileged, server_binaries
 
 RESTARTS = int(os.environ.get("DERECHO_RESTARTS", "5"))
@@ -64,4 +65,5 @@ async def test_no_acknowledged_start_or_signal_is_lost_when_the_server_restarts(
                 history = await handle.history()
                 derecho.replay(order, history)
                 assert sum(event["type"] == "activity_completed" for event in history) == 2
+            await assert_sound(client.store)
             assert engine.incarnation

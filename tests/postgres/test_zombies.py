@@ -12,6 +12,7 @@ from pathlib import Path
 import derecho
 from derecho import Client
 from tests.postgres.worker import order
+from tests.support.audits import assert_sound
 from tests.support.schemas import Janitor
 from tests.support.world import eventually
 
@@ -55,6 +56,7 @@ async def test_a_paused_engine_doubles_nothing_loses_nothing_and_survives(
                 outcomes = Counter(event["activity"] for event in history if event["type"] == "activity_completed")
                 assert len(outcomes) == 5
                 assert set(outcomes.values()) == {1}
+            await assert_sound(client.store)
             assert [worker.poll() for worker in workers] == [None, None], "a zombie has ended"
     finally:
         for worker in workers:

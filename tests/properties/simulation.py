@@ -18,6 +18,7 @@ from derecho.journal.model import RunFilter, RunRow
 from tests.properties.machine import Outside, number, run_program
 from tests.properties.machine import work as work_activity
 from tests.properties.programs import Node
+from tests.support.audits import assert_sound
 from tests.support.clocks import START, StandingClock
 
 ROOT = "00000000-0000-7000-8000-000000000000"
@@ -137,6 +138,7 @@ class Simulation:
         if self.store.dead:
             await self._recover()
         await self._write(client)
+        await assert_sound(self.store)
         self.record.crashed = self.store.dead or self.record.crashed
         await self.engine.__aexit__(None, None, None)
         await client.close()

@@ -15,6 +15,7 @@ from derecho.clock import SECOND
 from derecho.testing.clock import VirtualClock
 from tests.properties.language import SIGNALS, leaf, program, undo, work
 from tests.properties.test_programs import PROGRAMS, programs
+from tests.support.audits import assert_sound
 from tests.support.faults import MODES, FaultyStore, Mode, abandon
 
 SAMPLE = max(8, PROGRAMS // 20)
@@ -61,6 +62,7 @@ async def live(body: list[Any], mode: Mode, at: int, cache_size: int) -> None:
     fired.extend([mode] * faulty.fired)
     async for run in client.list(workflow_type="program"):
         derecho.replay(program, await client.get(program, "p", run.run_id).history())
+    await assert_sound(inner)
 
 
 async def feed(client: Client, clock: VirtualClock) -> None:

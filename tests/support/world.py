@@ -12,6 +12,7 @@ from derecho import Engine, MemoryStore, Store
 from derecho.activity import ActivityDefinition
 from derecho.stores.sqlite import SQLiteStore
 from derecho.workflow import WorkflowDefinition
+from tests.support.audits import assert_sound
 from tests.support.clocks import StandingClock
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ async def store(request: pytest.FixtureRequest, clock: StandingClock, tmp_path: 
     in_a_file = SQLiteStore(tmp_path / "test.db", synchronous="normal", clock=clock)  # no test here cuts the power
     store = in_a_file if request.param == "sqlite" else MemoryStore(clock=clock)
     yield store
+    if "unsound" not in request.keywords:
+        await assert_sound(store)
     await store.close()
 
 
