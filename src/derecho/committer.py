@@ -146,10 +146,10 @@ class Committer:
         now = asyncio.get_running_loop().time()
         rest = []
         for item in batch:
-            if item.give_up_at is None or (error.outcome == "unknown" and now < item.give_up_at):
+            if item.give_up_at is None or (item.uncertain and now < item.give_up_at):
                 rest.append(item)
-            else:
-                _tell(item, error)
+            else:  # that a later sending did nothing says nothing of the first
+                _tell(item, StoreUnavailable(str(error), outcome="unknown") if item.uncertain else error)
         return rest
 
 

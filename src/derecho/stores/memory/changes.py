@@ -3,58 +3,35 @@
 from collections.abc import Callable
 from typing import Any
 
-from derecho.journal.changes import (
-    Advance,
-    BlockRun,
-    BuryWorker,
-    CancelActivity,
-    Change,
-    CreateRun,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    ForgetRun,
-    Heartbeat,
-    Receipt,
-    RegisterWorker,
-    ReleaseRun,
-    RenewWorker,
-    RequestTerminate,
-    Result,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    ScheduleTimer,
-    Transition,
-)
+from derecho.journal import changes as ch
 from derecho.stores.memory import runs, tasks
 from derecho.stores.memory.tables import Tables
 from derecho.stores.transitions import Stop
 
-APPLY: dict[type[Change], Callable[[Tables, Any], Any]] = {
-    CreateRun: runs.create_run,
-    Advance: runs.advance,
-    Deliver: runs.deliver,
-    BlockRun: runs.block_run,
-    ReleaseRun: runs.release_run,
-    RequestTerminate: runs.request_terminate,
-    ForgetRun: runs.forget_run,
-    ScheduleActivity: tasks.schedule_activity,
-    RetryActivity: tasks.retry_activity,
-    FinishActivity: tasks.finish_activity,
-    CancelActivity: tasks.cancel_activity,
-    Heartbeat: tasks.heartbeat,
-    ScheduleTimer: tasks.schedule_timer,
-    DropTimer: tasks.drop_timer,
-    RegisterWorker: tasks.register_worker,
-    RenewWorker: tasks.renew_worker,
-    RetireWorker: tasks.retire_worker,
-    BuryWorker: tasks.bury_worker,
+APPLY: dict[type[ch.Change], Callable[[Tables, Any], Any]] = {
+    ch.CreateRun: runs.create_run,
+    ch.Advance: runs.advance,
+    ch.Deliver: runs.deliver,
+    ch.BlockRun: runs.block_run,
+    ch.ReleaseRun: runs.release_run,
+    ch.RequestTerminate: runs.request_terminate,
+    ch.ForgetRun: runs.forget_run,
+    ch.ScheduleActivity: tasks.schedule_activity,
+    ch.RetryActivity: tasks.retry_activity,
+    ch.FinishActivity: tasks.finish_activity,
+    ch.CancelActivity: tasks.cancel_activity,
+    ch.Heartbeat: tasks.heartbeat,
+    ch.ScheduleTimer: tasks.schedule_timer,
+    ch.DropTimer: tasks.drop_timer,
+    ch.RegisterWorker: tasks.register_worker,
+    ch.RenewWorker: tasks.renew_worker,
+    ch.RetireWorker: tasks.retire_worker,
+    ch.BuryWorker: tasks.bury_worker,
 }
-_DONE = Receipt()
+_DONE = ch.Receipt()
 
 
-def apply(tables: Tables, transition: Transition) -> Result:
+def apply(tables: Tables, transition: ch.Transition) -> ch.Result:
     """One transition, whole or not at all; its text has been found fit."""
     mark = len(tables.undo)
     delivered: list[tuple[str, int, bool]] = []
@@ -66,4 +43,4 @@ def apply(tables: Tables, transition: Transition) -> Result:
     except Stop as stopped:
         tables.roll_back(mark)
         return stopped.result
-    return Receipt(tuple(delivered)) if delivered else _DONE
+    return ch.Receipt(tuple(delivered)) if delivered else _DONE

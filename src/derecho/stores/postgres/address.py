@@ -22,6 +22,14 @@ class Address(NamedTuple):
     durable: bool
 
     @property
+    def hosts(self) -> list[str]:
+        """An address for each host before the path; hosts in the query are one."""
+        scheme, _, rest = self.dsn.partition("://")
+        authority, slash, path = rest.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        return [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
+
+    @property
     def shown(self) -> str:
         """For people; without passwords."""
         shown = re.sub(r"(?<=//)([^/@:]*):[^/]*@", r"\1:***@", self.dsn)

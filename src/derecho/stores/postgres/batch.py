@@ -9,26 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from msgspec.structs import astuple
 
-from derecho.journal.changes import (
-    Advance,
-    BlockRun,
-    BuryWorker,
-    CancelActivity,
-    Change,
-    CreateRun,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    ForgetRun,
-    Heartbeat,
-    ReleaseRun,
-    RenewWorker,
-    RequestTerminate,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    Transition,
-)
+from derecho.journal import changes as ch
 from derecho.journal.model import ActivityRow, RunRow, TimerRow, WorkerRow
 from derecho.journal.wire import HistoryRow
 from derecho.stores.memory.tables import Place, Tables
@@ -42,7 +23,7 @@ RUN, ACTIVITY = len(RunRow.__struct_fields__), len(ActivityRow.__struct_fields__
 class Wanted:
     """The rows that a batch is about."""
 
-    def __init__(self, transitions: Sequence[Transition]) -> None:
+    def __init__(self, transitions: Sequence[ch.Transition]) -> None:
         self.runs: set[str] = set()
         self.workflows: set[str] = set()  # whose newest run is wanted
         self.followed: set[str] = set()  # runs of whose workflow ids the newest is wanted
@@ -60,21 +41,21 @@ class Wanted:
             for change in transition:
                 kinds.add(type(change))
                 self._add(change)
-        self.tangled = ForgetRun in kinds and len(kinds) > 1  # what a run was and what takes its place would mix
+        self.tangled = ch.ForgetRun in kinds and len(kinds) > 1  # what a run was and what takes its place would mix
 
-    def _add(self, change: Change) -> None:
+    def _add(self, change: ch.Change) -> None:
         match change:
-            case Advance(run_id=run_id, row=row):
+            case ch.Advance(run_id=run_id, row=row):
                 self._claimed_by(change.worker)
                 self.runs.add(run_id)
                 self.tasks.add((run_id, row.task))
-            case FinishActivity() | RetryActivity() | Heartbeat():
+            case ch.FinishActivity() | ch.RetryActivity() | ch.Heartbeat():
                 self.activities.add((change.run_id, change.activity))
-            case ScheduleActivity(row=activity):
+            case ch.ScheduleActivity(row=activity):
                 self._claimed_by(activity.worker)
-            case Deliver():
+            case ch.Deliver():
                 self._deliver(change)
-            case CreateRun(row=run):
+            case ch.CreateRun(row=run):
                 self.runs.add(run.run_id)
                 self.workflows.add(run.workflow_id)
                 self.chains[run.run_id] = run.chain_id
@@ -83,20 +64,20 @@ class Wanted:
                 for answer in (change.refusal, change.acceptance):
                     if answer is not None:
                         self._deliver(answer)
-            case BlockRun() | ReleaseRun() | ForgetRun():
+            case ch.BlockRun() | ch.ReleaseRun() | ch.ForgetRun():
                 self.runs.add(change.run_id)
-            case RequestTerminate(run_id=run_id):
+            case ch.RequestTerminate(run_id=run_id):
                 self.runs.add(run_id)
                 self.followed.add(run_id)
-            case CancelActivity(message=message):
+            case ch.CancelActivity(message=message):
                 self.activities.add((change.run_id, change.activity))
                 if message is not None:
-                    self._deliver(Deliver(message, run_id=change.run_id))
-            case DropTimer():
+                    self._deliver(ch.Deliver(message, run_id=change.run_id))
+            case ch.DropTimer():
                 self.timers.add((change.run_id, change.timer))
-            case RenewWorker():
+            case ch.RenewWorker():
                 self.workers.add(change.worker)
-            case RetireWorker() | BuryWorker():
+            case ch.RetireWorker() | ch.BuryWorker():
                 self.workers.add(change.worker)
                 self.leaving.add(change.worker)
 
@@ -104,7 +85,7 @@ class Wanted:
         if worker is not None:
             self.workers.add(worker)
 
-    def _deliver(self, change: Deliver) -> None:
+    def _deliver(self, change: ch.Deliver) -> None:
         self._claimed_by(change.worker)
         key = change.message.key
         if change.run_id is not None:
@@ -118,7 +99,7 @@ class Wanted:
         if change.reply_to is not None:
             for answer in (change.delivered, change.undelivered):
                 if answer is not None:
-                    self._deliver(Deliver(answer, run_id=change.reply_to))
+                    self._deliver(ch.Deliver(answer, run_id=change.reply_to))
 
     def parameters(self) -> Row:
         """For `load`, but for its first."""

@@ -5,50 +5,35 @@ connection, without a cancel request: cancelling a COMMIT that waits for a stand
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
 from derecho.errors import StoreError, StoreUnavailable
 from derecho.stores.postgres.address import Address
+from derecho.stores.postgres.hosts import Connection, Hosts, Troubles, log
 
 T = TypeVar("T")
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-log = logging.getLogger("derecho.stores.postgres")
+PATIENCE = 35.0
+"""Seconds for one piece of work; then its connection is thrown away, and the outcome may be unknown."""
 
-CONNECT_TIMEOUT, PATIENCE = 10.0, 35.0
-"""Seconds for a connection, and for one piece of work; then its outcome is unknown."""
-
-_SETTINGS = {
-    "application_name": "derecho",
-    "statement_timeout": "30000",
-    "idle_in_transaction_session_timeout": "60000",
-    # Statements are short and their plans known: one plan for ever, by index, whatever the statistics say today.
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "jit": "off",
-}
-_AT_LEAST_ON = """
-SELECT set_config('synchronous_commit', 'on', false)
-WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
-"""
-_LATER = ("08", "25006", "40", "53", "55P03", "57", "58", "XX")
+_LATER = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 _IN_DOUBT = ("08", "57P", "58", "XX")
 """Beginnings of SQLSTATEs: of what may work later; of what leaves a commit in doubt."""
 
-Troubles = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
 
 class Link:
-    """A connection at work. `deciding`: from here on, a lost connection leaves the outcome unknown."""
+    """A connection at work. `deciding`: from here on, a lost connection leaves the outcome unknown.
 
-    def __init__(self, connection: Connection) -> None:
+    `epoch`: of its server's history, see `hosts`.
+    """
+
+    def __init__(self, connection: Connection, epoch: int = 0) -> None:
         self.connection = connection
+        self.epoch = epoch
         self.deciding = False
         self.unreplicated = False
 
@@ -64,6 +49,7 @@ class Connections:
 
     def __init__(self, address: Address, size: int) -> None:
         self._address = address
+        self.hosts = Hosts(address)
         self._size = size
         self._home: asyncio.AbstractEventLoop | None = None
         self._idle: list[Link] = []
@@ -76,28 +62,12 @@ class Connections:
         """Whether the running loop is the one that keeps connections."""
         return self._home is asyncio.get_running_loop()
 
-    async def connect(self) -> Connection:
-        prepared = self._address.prepared
-        connection: Connection = await asyncpg.connect(
-            self._address.dsn,
-            timeout=CONNECT_TIMEOUT,
-            statement_cache_size=200 if prepared else 0,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings=_SETTINGS if prepared else None,
-        )
-        if prepared and self._address.durable:
-            await connection.execute(_AT_LEAST_ON)
-        return connection
-
     async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2) -> T:
         """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone.
 
         A connection that had died unnoticed costs nothing: as long as nothing was decided, another one is tried.
         """
-        return await self.shielded(self._run(work, tries))
-
-    async def shielded(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._run(work, tries))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
@@ -135,24 +105,23 @@ class Connections:
         loop = asyncio.get_running_loop()
         if self._home is None or self._home.is_closed():
             self._home, self._idle, self._slots = loop, [], asyncio.Semaphore(self._size)
-        if loop is not self._home:
-            return await self._new_link()
-        await self._slots.acquire()
+        if loop is self._home:
+            await self._slots.acquire()
         try:
-            while self._idle:
+            while loop is self._home and self._idle:
                 link = self._idle.pop()
+                if link.epoch != self.hosts.epoch:
+                    self._discard(link)
                 if not link.connection.is_closed():
                     link.deciding = False
                     return link
-            return await self._new_link()
+            link = Link(await self.hosts.connect(), self.hosts.epoch)
+            link.connection.add_log_listener(link.heard)
+            return link
         except BaseException:
-            self._slots.release()
+            if loop is self._home:
+                self._slots.release()
             raise
-
-    async def _new_link(self) -> Link:
-        link = Link(await self.connect())
-        link.connection.add_log_listener(link.heard)
-        return link
 
     async def give(self, link: Link) -> None:
         """Back to the others, or closed."""
@@ -165,7 +134,7 @@ class Connections:
         self._slots.release()
 
     def _discard(self, link: Link | None) -> None:
-        if link is not None and not link.connection.is_closed():
+        if link is not None:
             link.connection.terminate()
 
     async def close(self) -> None:

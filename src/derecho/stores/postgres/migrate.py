@@ -7,7 +7,7 @@ import asyncpg
 
 from derecho.errors import StoreError
 from derecho.stores.postgres.address import Address
-from derecho.stores.postgres.connections import Connection, log
+from derecho.stores.postgres.hosts import Connection, log
 from derecho.stores.sql import migrations
 
 OLDEST_SERVER = 140000

@@ -13,10 +13,13 @@ from typing import Any
 from derecho.journal.model import Topic
 from derecho.stores.hints import TOPICS, Hints
 from derecho.stores.postgres.address import Address
-from derecho.stores.postgres.connections import Connection, Connections, Link, Troubles
+from derecho.stores.postgres.connections import Connections, Link
+from derecho.stores.postgres.hosts import Connection, Troubles
 
 COALESCE = 0.010
 _NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+_NOT_LONGER = 60.0
+"""Seconds for which one connection listens: one that has died without a word is found by making another."""
 _SOON, _LATE = 0.020, 0.250
 """Seconds between looks while nobody listens: just after something happened, and when it has long been quiet."""
 
@@ -73,14 +76,14 @@ class Notices:
         pause = _SOON
         while True:
             with suppress(*Troubles):  # we poll meanwhile
-                connection = await self._connections.connect()
+                connection = await self._connections.hosts.connect()
                 lost = asyncio.Event()
                 connection.add_termination_listener(partial(_set, lost))
                 try:
                     await connection.add_listener(self._channel, self._heard)
                     self.listening, pause = True, _SOON
                     self._hints.bump()  # nobody knows what was said before
-                    await lost.wait()
+                    await asyncio.wait_for(lost.wait(), _NOT_LONGER)
                 finally:
                     self.listening = False
                     connection.terminate()

@@ -10,7 +10,7 @@ import asyncpg
 
 from derecho.clock import FOREVER, SECOND, Clock
 from derecho.errors import StoreError
-from derecho.journal.changes import Result, Transition
+from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.deadlines import claimed
 from derecho.journal.model import (
     ActivityRow,
@@ -29,7 +29,8 @@ from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.postgres import address as addresses
 from derecho.stores.postgres.batch import ACTIVITY, RUN
-from derecho.stores.postgres.connections import Connections, Link, Troubles
+from derecho.stores.postgres.connections import Connections, Link
+from derecho.stores.postgres.hosts import Troubles
 from derecho.stores.postgres.migrate import prepare
 from derecho.stores.postgres.notices import Notices
 from derecho.stores.postgres.user import Session, check_within
@@ -152,7 +153,8 @@ class PostgresStore:
 
         async def job(link: Link) -> Settled:
             settled = await self._settle(link, batch)
-            if self._connections.in_doubt or link.unreplicated:
+            is_repeated = any(isinstance(result, Receipt) and result.repeated for result in settled.results)
+            if is_repeated or self._connections.in_doubt or link.unreplicated:
                 await wait_for_standby(link)
                 self._connections.in_doubt = False
             return settled

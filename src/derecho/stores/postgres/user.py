@@ -9,10 +9,14 @@ from asyncpg.pool import PoolConnectionProxy
 
 from derecho.errors import StoreError
 from derecho.journal.changes import Conflict, Result, Transition
-from derecho.stores.postgres.connections import Connection, Link
+from derecho.stores.postgres.connections import Link
+from derecho.stores.postgres.hosts import Connection
 from derecho.stores.postgres.writing import Settled
 
 _ENDS = {"ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "RELEASE", "ROLLBACK", "SAVEPOINT", "SET", "START"}
+
+
+_PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 60000"  # the user's code may think between two statements
 
 
 class _Undone(Exception):
@@ -57,6 +61,7 @@ class Session:
         """Commit what `work` does, or nothing."""
         try:
             async with link.connection.transaction():
+                await link.connection.execute(_PATIENT)
                 self._begun.set_result(UserConnection(link.connection))
                 transition = await self._decided
                 if transition is None:

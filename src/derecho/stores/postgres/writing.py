@@ -14,12 +14,13 @@ from typing import NamedTuple
 import asyncpg
 
 from derecho.errors import StoreUnavailable
-from derecho.journal.changes import Conflict, Receipt, Result, Transition
+from derecho.journal.changes import Conflict, Receipt, RegisterWorker, RenewWorker, Result, Transition
 from derecho.journal.model import Topic
 from derecho.stores.memory.changes import apply
 from derecho.stores.postgres.address import Address
 from derecho.stores.postgres.batch import Loaded, Wanted
-from derecho.stores.postgres.connections import Connection, Link
+from derecho.stores.postgres.connections import Link
+from derecho.stores.postgres.hosts import Connection
 from derecho.stores.transitions import unfit
 
 _HOPEFUL, _TRIES = 3, 100
@@ -50,10 +51,11 @@ class Writing:
         self._sql = address.statements("commit")
         self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
         self._horizon = horizon
+        self._epochs: dict[str, int] = {}  # in which each worker of this process has registered
 
     async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None) -> Settled:
         """Commit a batch on a connection, or apply it inside the transaction that is open there."""
-        verdicts = [unfit(transition) for transition in transitions]
+        verdicts = [self._outlived(link, transition) or unfit(transition) for transition in transitions]
         fit = [transition for transition, verdict in zip(transitions, verdicts, strict=True) if verdict is None]
         wanted = Wanted(fit)
         for attempt in range(_TRIES):
@@ -73,6 +75,15 @@ class Writing:
             link.deciding = False
             await asyncio.sleep(random.uniform(0, 0.001) * attempt)  # noqa: S311  # so that rivals part
         raise StoreUnavailable("others change the same rows all the time: the batch found no gap in 100 tries")
+
+    def _outlived(self, link: Link, transition: Transition) -> Conflict | None:
+        """A lease is over when the database has gone on from another history, whatever its row says."""
+        for change in transition:
+            if isinstance(change, RegisterWorker):
+                self._epochs[change.row.worker] = link.epoch
+            elif isinstance(change, RenewWorker) and self._epochs.get(change.worker, link.epoch) != link.epoch:
+                return Conflict("not_found", "the database has lost what it had acknowledged")
+        return None
 
     async def _locked(
         self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None

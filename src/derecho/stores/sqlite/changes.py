@@ -2,47 +2,27 @@
 
 from collections.abc import Mapping
 
-from derecho.journal.changes import (
-    Advance,
-    BlockRun,
-    BuryWorker,
-    CancelActivity,
-    Change,
-    CreateRun,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    ForgetRun,
-    Heartbeat,
-    RegisterWorker,
-    ReleaseRun,
-    RenewWorker,
-    RequestTerminate,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    ScheduleTimer,
-)
+from derecho.journal import changes as ch
 from derecho.stores.sqlite import runs, tasks
 from derecho.stores.sqlite.transaction import Apply
 
-APPLY: Mapping[type[Change], Apply] = {
-    CreateRun: runs.create_run,
-    Advance: runs.advance,
-    Deliver: runs.deliver,
-    BlockRun: runs.block_run,
-    ReleaseRun: runs.release_run,
-    RequestTerminate: runs.request_terminate,
-    ForgetRun: runs.forget_run,
-    ScheduleActivity: tasks.schedule_activity,
-    RetryActivity: tasks.retry_activity,
-    FinishActivity: tasks.finish_activity,
-    CancelActivity: tasks.cancel_activity,
-    Heartbeat: tasks.heartbeat,
-    ScheduleTimer: tasks.schedule_timer,
-    DropTimer: tasks.drop_timer,
-    RegisterWorker: tasks.register_worker,
-    RenewWorker: tasks.renew_worker,
-    RetireWorker: tasks.retire_worker,
-    BuryWorker: tasks.bury_worker,
+APPLY: Mapping[type[ch.Change], Apply] = {
+    ch.CreateRun: runs.create_run,
+    ch.Advance: runs.advance,
+    ch.Deliver: runs.deliver,
+    ch.BlockRun: runs.block_run,
+    ch.ReleaseRun: runs.release_run,
+    ch.RequestTerminate: runs.request_terminate,
+    ch.ForgetRun: runs.forget_run,
+    ch.ScheduleActivity: tasks.schedule_activity,
+    ch.RetryActivity: tasks.retry_activity,
+    ch.FinishActivity: tasks.finish_activity,
+    ch.CancelActivity: tasks.cancel_activity,
+    ch.Heartbeat: tasks.heartbeat,
+    ch.ScheduleTimer: tasks.schedule_timer,
+    ch.DropTimer: tasks.drop_timer,
+    ch.RegisterWorker: tasks.register_worker,
+    ch.RenewWorker: tasks.renew_worker,
+    ch.RetireWorker: tasks.retire_worker,
+    ch.BuryWorker: tasks.bury_worker,
 }
