@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,11 @@ class Server:
 
     async def standby(self, data: Path, port: int) -> "Server":
         """A standby that has caught up."""
-        command = [self._binaries / "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
-        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=derecho", f"--pgdata={data}"]
-        await asyncio.to_thread(subprocess.run, [*command, *where], check=True, timeout=60, **self._run)
+        program = str(self._binaries / "pg_basebackup")
+        options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync", f"--pgdata={data}"]
+        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=derecho"]
+        copy = partial(subprocess.run, [program, *options, *where], check=True, timeout=60, **self._run)
+        await asyncio.to_thread(copy)
         other = Server(self._binaries, data, self._run, port)
         other.set("synchronous_standby_names = ''")
         await other.start()
