@@ -20,8 +20,8 @@ from derecho import (
     WorkflowFailed,
     workflow,
 )
+from derecho.testing.faults import abandon
 from tests.support.clocks import StandingClock
-from tests.support.faults import abandon
 from tests.support.world import FOR_EVER, engine_of, eventually
 
 AT_ONCE = RetryPolicy(initial_interval=0)

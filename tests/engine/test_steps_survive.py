@@ -6,7 +6,7 @@ import derecho
 from derecho import Context, Engine, MemoryStore
 from derecho.clock import SECOND
 from derecho.testing.clock import VirtualClock
-from tests.support.faults import abandon
+from derecho.testing.faults import abandon
 from tests.support.world import eventually
 
 

@@ -11,8 +11,8 @@ import derecho
 from derecho import Context, Engine, RetryPolicy, Signal, Store
 from derecho.journal.events import ActivityScheduled, TimerFired
 from derecho.journal.wire import decode_events
+from derecho.testing.faults import abandon
 from tests.support.clocks import StandingClock
-from tests.support.faults import abandon
 from tests.support.world import FOR_EVER, engine_of, eventually
 from tests.support.wrapped import Gate
 

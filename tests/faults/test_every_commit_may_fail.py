@@ -11,8 +11,8 @@ import derecho
 from derecho import Context, Engine, MemoryStore, Signal
 from derecho.clock import SECOND
 from derecho.testing.clock import VirtualClock
+from derecho.testing.faults import MODES, FaultyStore, Mode, abandon
 from tests.support.audits import assert_sound
-from tests.support.faults import MODES, FaultyStore, Mode, abandon
 
 GO = Signal("go", str)
 

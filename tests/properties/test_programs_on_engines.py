@@ -13,10 +13,10 @@ import derecho
 from derecho import Client, Engine, MemoryStore, StoreError, WorkflowNotFound
 from derecho.clock import SECOND
 from derecho.testing.clock import VirtualClock
+from derecho.testing.faults import MODES, FaultyStore, Mode, abandon
 from tests.properties.language import SIGNALS, leaf, program, undo, work
 from tests.properties.test_programs import PROGRAMS, programs
 from tests.support.audits import assert_sound
-from tests.support.faults import MODES, FaultyStore, Mode, abandon
 
 SAMPLE = max(8, PROGRAMS // 20)
 fired: list[Mode] = []

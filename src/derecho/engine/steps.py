@@ -58,10 +58,13 @@ class StepRunner:
             if pause is None:
                 break
             attempt += 1
-            await asyncio.sleep(pause / SECOND)
+            await self._rest(pause)
         run.steps.pop(step, None)
         if fact is not None and not run.gone:
             self._tell(run.identity.run_id, fact, None)
+
+    async def _rest(self, micros: int) -> None:
+        await asyncio.sleep(micros / SECOND)
 
     async def _attempt(
         self, run: LiveRun, step: int, request: StepRequest, attempt: int

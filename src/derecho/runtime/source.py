@@ -42,6 +42,11 @@ def place_of(error: BaseException) -> str:
     return found
 
 
+def is_ours_or_pythons(code: CodeType) -> bool:
+    """Whether a function is none of the author's."""
+    return not _name(code)
+
+
 def _name(code: CodeType) -> str | None:
     filename = code.co_filename
     try:

@@ -1,6 +1,19 @@
-"""Testing workflows, activities and stores: a clock that is moved by hand, an activity's context without an engine, and
-the suite that every store passes."""
+"""Testing workflows, activities and stores: the real engine on a clock that jumps, an activity's context without an
+engine, a clock that is moved by hand, faults at every commit, and the suite that every store passes."""
 
 from derecho.testing.activities import TestedActivity, activity_context
+from derecho.testing.clock import VirtualClock
+from derecho.testing.crashes import CrashFound, CrashReport
+from derecho.testing.environment import Environment, TestRun
+from derecho.testing.stubs import ActivityCall
 
-__all__ = ["TestedActivity", "activity_context"]
+__all__ = [
+    "ActivityCall",
+    "CrashFound",
+    "CrashReport",
+    "Environment",
+    "TestRun",
+    "TestedActivity",
+    "VirtualClock",
+    "activity_context",
+]
