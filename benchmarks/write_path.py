@@ -58,7 +58,7 @@ def without_rowid(*tables: str) -> Variant:
         first, *parts = sql.split("CREATE TABLE ")
         for index, part in enumerate(parts):
             if part.split()[0] in tables:
-                keyed = part.replace("run_id         TEXT    NOT NULL UNIQUE", "run_id TEXT NOT NULL PRIMARY KEY")
+                keyed = part.replace("run_id TEXT NOT NULL UNIQUE", "run_id TEXT NOT NULL PRIMARY KEY")
                 parts[index] = keyed.replace(") STRICT;", ") STRICT, WITHOUT ROWID;")
         return "CREATE TABLE ".join([first, *parts])
 

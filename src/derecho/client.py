@@ -222,10 +222,13 @@ class Client:
         return await self._watcher.wait(run_id)
 
     async def successor(self, id: str, run_id: str) -> str | None:
-        """The run that a run continued as, if it did."""
+        """The run that a run continued as, if it did; the newest of the chain when retention took that one."""
         row = await self.find(id, run_id)
         outcome = None if row.is_open else decode_outcome(row.outcome)
-        return outcome.run_id if isinstance(outcome, ev.WorkflowContinuedAsNew) else None
+        if not isinstance(outcome, ev.WorkflowContinuedAsNew):
+            return None
+        following = await self.store.get_run(outcome.run_id) or await self.store.find_run(id)
+        return None if following is None or following.chain_id != row.chain_id else following.run_id
 
     def run_closed(self, run_id: str, status: Status, outcome: ev.Event) -> None:
         """The engine of this client closed a run."""

@@ -73,7 +73,7 @@ class Handle(Generic[R]):
                 status, outcome = await self._client.closing(self.id, run_id)
                 if not isinstance(outcome, ev.WorkflowContinuedAsNew):
                     return cast(R, self._open(status, outcome, run_id))
-                run_id = outcome.run_id
+                run_id = await self._client.successor(self.id, run_id) or outcome.run_id
 
     async def describe(self) -> Run:
         """The latest run of this id, or the run that the handle names. Raises WorkflowNotFound."""

@@ -26,6 +26,7 @@ from derecho.engine.lease import Lease
 from derecho.engine.outcomes import hand_back
 from derecho.engine.registry import Registry
 from derecho.engine.resources import open_resources
+from derecho.engine.retention import SHORTEST, RetentionWorker
 from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
@@ -73,6 +74,7 @@ class Engine:
         lease: seconds after which a dead engine's work is taken over.
         deadlock_timeout: seconds for which workflow code may hold its thread; None does not watch.
         shutdown_timeout: seconds that running activities get to end by themselves.
+        retention: how long closed runs are kept, at least a minute; then they are deleted. None keeps them for ever.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Engine:
         deadlock_timeout: Duration | None = 2.0,
         shutdown_timeout: Duration = 30.0,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+        retention: Duration | None = None,
     ) -> None:
         self._owns_store = isinstance(store, str)
         self.store: Store = open_store(store) if isinstance(store, str) else store
@@ -116,6 +119,9 @@ class Engine:
         self._lease_seconds = _seconds("lease", lease)
         self._deadlock_timeout = None if deadlock_timeout is None else _seconds("deadlock_timeout", deadlock_timeout)
         self._shutdown_timeout = micros(shutdown_timeout) / SECOND
+        self._retention = None if retention is None else micros(retention)
+        if self._retention is not None and self._retention < SHORTEST:
+            raise DefinitionError(f"retention must be at least a minute, not {retention!r}; None keeps runs for ever")
         self.poll_interval = min(1.0, self._lease_seconds / 4)
         self.committer = Committer(self.store, self._release_uncertain)
         self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
@@ -204,7 +210,9 @@ class Engine:
         self.lease = Lease(self, self._lease_seconds)
         await self.lease.take()
         activities = (self.activities.work, self.activities.watch)
-        work = (self.workflows.work, *activities, TimerWorker(self).work, TimeoutWorker(self).work)
+        work = [self.workflows.work, *activities, TimerWorker(self).work, TimeoutWorker(self).work]
+        if self._retention is not None:
+            work.append(RetentionWorker(self, self._retention).work)
         self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
         log.info("engine %s works on %s", self.worker_id, self.store.url)
 

@@ -262,7 +262,7 @@ def forget_run(tables: Tables, change: ForgetRun) -> None:
     tables.drop(tables.runs, run.run_id)
     tables.drop(tables.history, run.run_id)
     tables.drop(tables.listing, (run.started_at, run.run_id))
-    if tables.newest[run.workflow_id] != run.run_id:
+    if tables.newest.get(run.workflow_id) != run.run_id:  # or it went in this batch
         return
     older = tables.older.get(run.run_id)
     while older is not None and older not in tables.runs:

@@ -6,6 +6,7 @@ from derecho.journal.changes import (
     BlockRun,
     Conflict,
     ForgetRun,
+    Receipt,
     ReleaseRun,
     RequestTerminate,
     ScheduleActivity,
@@ -119,6 +120,14 @@ class TestForgetRun:
         newest = await world.store.find_run("order-1")
         assert (newest.run_id if newest else None) == (left[-1] if left else None)
         await world.start(4, workflow_id="order-1")
+
+    async def test_all_runs_of_a_workflow_id_are_forgotten_in_one_batch(self, world: World) -> None:
+        for number in (1, 2, 3):
+            await world.closed(number, workflow_id="order-1")
+        results = await world.store.commit([(ForgetRun(f"run-{number}"),) for number in (3, 1, 2, 3)])
+        assert results == [Receipt(), Receipt(), Receipt(), Conflict("not_found")]
+        assert await world.store.find_run("order-1") is None
+        assert await world.store.list_runs(RunFilter()) == []
 
     async def test_a_timer_and_an_activity_of_a_run_go_in_one_transition_with_its_task(self, world: World) -> None:
         await world.start()
