@@ -7,13 +7,7 @@ through the code.
 
 from typing import TYPE_CHECKING, Any
 
-from derecho.activity import (
-    Activity,
-    ActivityDefinition,
-    SyncActivity,
-    activity,
-    activity_ref,
-)
+from derecho.activity import Activity, ActivityDefinition, SyncActivity, activity, activity_ref
 from derecho.activity_context import ActivityContext, current_activity, heartbeat
 from derecho.callbacks import Callback
 from derecho.client import Client

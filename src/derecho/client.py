@@ -15,11 +15,7 @@ from msgspec.structs import replace
 from derecho.callbacks import CALLBACK, complete
 from derecho.clock import Duration, micros
 from derecho.committer import Committer
-from derecho.errors import (
-    DefinitionError,
-    WorkflowError,
-    WorkflowNotFound,
-)
+from derecho.errors import DefinitionError, WorkflowError, WorkflowNotFound
 from derecho.handle import Handle, Run
 from derecho.invocation import Invocation
 from derecho.journal import events as ev

@@ -14,6 +14,7 @@ from derecho import (
     Context,
     DefinitionError,
     Engine,
+    Handle,
     MemoryStore,
     PostgresStore,
     Signal,
@@ -128,13 +129,13 @@ async def test_closed_runs_go_with_their_histories_when_their_time_has_come(flow
     async with forgetful(flows) as engine:
         client = engine.client
         assert await client.run(order.bind(21), id="completed") == 42
-        handles = [await client.start(waiting.bind(), id=id) for id in ("cancelled", "terminated")]
-        failed = await client.start(failing.bind(), id="failed")
+        handles: list[Handle[Any]] = [await client.start(waiting.bind(), id=id) for id in ("cancelled", "terminated")]
+        handles.append(await client.start(failing.bind(), id="failed"))
         for id in ("cancelled", "terminated"):
             await flows.waiting(id)
         await handles[0].cancel()
         await handles[1].terminate()
-        await asyncio.gather(*(handle.result() for handle in (*handles, failed)), return_exceptions=True)
+        await asyncio.gather(*(handle.result() for handle in handles), return_exceptions=True)
         closed = await run_ids(flows.store)
         assert len(closed) == 4
         flows.clock.advance(HOUR + timedelta(minutes=1))
@@ -189,9 +190,7 @@ async def test_the_first_run_of_a_chain_stays_with_it_and_leads_to_the_others(fl
         handle = await engine.client.start(chain.bind(), id="w")
         for word in ("one", "two", "three"):
             await flows.waiting("w")
-            before = await flows.store.find_run("w")
-            await handle.signal(go, word)
-            await flows.until(lambda before=before: _moved_on(flows, before))
+            await continued(flows, handle, word)
         await a_pass(flows)
         newest = await flows.waiting("w")
         assert await run_ids(flows.store) == {handle.run_id, newest.run_id}
@@ -202,23 +201,23 @@ async def test_the_first_run_of_a_chain_stays_with_it_and_leads_to_the_others(fl
         assert await run_ids(flows.store) == set()
 
 
-async def _moved_on(flows: Flows, before: Any) -> bool:
-    run = await flows.store.find_run("w")
-    return run is not None and run.run_id != before.run_id
+async def continued(flows: Flows, handle: Handle[str], word: str) -> None:
+    """Signal a run of the chain, and return when the next one is there."""
+    before = await flows.store.find_run(handle.id)
+    assert before is not None
+    await handle.signal(go, word)
+
+    async def has_a_successor() -> bool:
+        run = await flows.store.find_run(handle.id)
+        return run is not None and run.run_id != before.run_id
+
+    await flows.until(has_a_successor)
 
 
 async def chained_child(flows: Flows, client: Client) -> str:
     """Let the child continue as new, and time pass; gives its run id."""
     await flows.waiting("child")
-    first = await flows.store.find_run("child")
-    assert first is not None
-    await client.get(chain, "child").signal(go, "more")
-
-    async def continued() -> bool:
-        run = await flows.store.find_run("child")
-        return run is not None and run.run_id != first.run_id
-
-    await flows.until(continued)
+    await continued(flows, client.get(chain, "child"), "more")
     await a_pass(flows)
     return (await flows.waiting("child")).run_id
 

@@ -37,10 +37,9 @@ class RetentionWorker:
             began = engine.store.now()
             for status in sorted(set(get_args(Status)) - OPEN):
                 await self._look(status, began - self._age)
-            mark = engine.store.seen("timers")
             while engine.store.now() < began + self._pause:
-                await engine.store.wait("timers", mark, engine.until(began + self._pause))
                 mark = engine.store.seen("timers")
+                await engine.store.wait("timers", mark, engine.until(began + self._pause))
 
     async def _look(self, status: Status, before: int) -> None:
         """Page by page through the runs that began before; there are few, because the pass before forgot most."""

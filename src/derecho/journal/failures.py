@@ -12,14 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from derecho.errors import (
-    ActivityCancelled,
-    ActivityFailed,
-    ActivityTimeout,
-    DerechoError,
-    NonRetryable,
-    TimeoutKind,
-)
+from derecho.errors import ActivityCancelled, ActivityFailed, ActivityTimeout, DerechoError, NonRetryable, TimeoutKind
 
 _MAX_MESSAGE = 2_048
 _MAX_TRACEBACK = 8_192

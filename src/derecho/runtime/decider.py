@@ -9,26 +9,12 @@ from typing import assert_never
 import msgspec
 
 from derecho.journal import events as ev
-from derecho.journal.changes import (
-    Advance,
-    CancelActivity,
-    Change,
-    DropTimer,
-    NewMessage,
-    ScheduleTimer,
-)
+from derecho.journal.changes import Advance, CancelActivity, Change, DropTimer, NewMessage, ScheduleTimer
 from derecho.journal.failures import cancelled_failure
 from derecho.journal.model import ActivityRow, Head, Status, TimerRow
 from derecho.journal.wire import encode_struct
 from derecho.runtime.ending import leave_behind
-from derecho.runtime.rows import (
-    RunIdentity,
-    activity_row,
-    create_child,
-    deliver_signal,
-    deliver_to_child,
-    history_row,
-)
+from derecho.runtime.rows import RunIdentity, activity_row, create_child, deliver_signal, deliver_to_child, history_row
 
 
 class Decision(msgspec.Struct, frozen=True):

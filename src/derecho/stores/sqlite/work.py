@@ -11,15 +11,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from derecho.journal.deadlines import claimed
-from derecho.journal.model import (
-    CLAIMED,
-    ActivityRow,
-    ClaimedRun,
-    Message,
-    OverdueActivity,
-    RunRow,
-    TimerRow,
-)
+from derecho.journal.model import CLAIMED, ActivityRow, ClaimedRun, Message, OverdueActivity, RunRow, TimerRow
 from derecho.journal.store import DueTimers, Overdue
 from derecho.stores.sql import load
 from derecho.stores.sqlite.rows import activity_row, run_row, worker_row

@@ -16,16 +16,7 @@ from derecho.journal.changes import (
     RetireWorker,
 )
 from derecho.journal.model import CLAIMED, Message
-from derecho.testing.conformance.kit import (
-    MINUTE,
-    OTHER_WORKER,
-    WORKER,
-    World,
-    advance,
-    everything,
-    message,
-    run_row,
-)
+from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, advance, everything, message, run_row
 
 
 @pytest.mark.asyncio

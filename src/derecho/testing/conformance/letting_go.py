@@ -13,13 +13,7 @@ from derecho.journal.changes import (
     ScheduleTimer,
 )
 from derecho.journal.model import Head, RunFilter, TimerRow
-from derecho.testing.conformance.kit import (
-    MINUTE,
-    OTHER_WORKER,
-    World,
-    activity_row,
-    advance,
-)
+from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, World, activity_row, advance
 
 
 @pytest.mark.asyncio

@@ -4,16 +4,7 @@ import pytest
 
 from derecho.journal.changes import BlockRun, Conflict, CreateRun, Deliver, Receipt, ReleaseRun, RequestTerminate
 from derecho.journal.model import CLAIMED, Message
-from derecho.testing.conformance.kit import (
-    MINUTE,
-    WORKER,
-    World,
-    advance,
-    everything,
-    head_after,
-    message,
-    run_row,
-)
+from derecho.testing.conformance.kit import MINUTE, WORKER, World, advance, everything, head_after, message, run_row
 
 
 @pytest.mark.asyncio

@@ -2,14 +2,7 @@
 
 import pytest
 
-from derecho.journal.changes import (
-    BuryWorker,
-    Conflict,
-    CreateRun,
-    RegisterWorker,
-    RenewWorker,
-    RetireWorker,
-)
+from derecho.journal.changes import BuryWorker, Conflict, CreateRun, RegisterWorker, RenewWorker, RetireWorker
 from derecho.journal.model import RunFilter, WorkerRow
 from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, advance, message, run_row

@@ -19,15 +19,7 @@ from derecho.journal.changes import (
     ScheduleTimer,
 )
 from derecho.journal.model import AttemptState, OverdueActivity, TimerRow
-from derecho.testing.conformance.kit import (
-    MINUTE,
-    OTHER_WORKER,
-    WORKER,
-    World,
-    activity_row,
-    everything,
-    message,
-)
+from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, activity_row, everything, message
 
 
 @pytest.mark.asyncio
