@@ -7,6 +7,7 @@ due. So a workflow that sleeps for a year is tested in milliseconds, with its ti
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
@@ -115,14 +116,28 @@ class Environment:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._begin()
         return self
 
     async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        await self.close()
+        with suppress(Exception) if e is not None else nullcontext():  # the first error counts
+            await self.close()
+
+    def close_from_outside(self) -> None:
+        """Close it where no event loop runs, such as after a test that called `asyncio.run` itself."""
+        loop = None if self._watch is None else self._watch.get_loop()
+        if loop is not None and not loop.is_closed():
+            loop.run_until_complete(self.close())
+        elif loop is not None:
+            self._watch = None  # its loop has ended all tasks; the threads are left
+            self._world.drop()
+        failure = self._world.take_failure()
+        if failure is not None:
+            raise failure
 
     async def _begin(self) -> None:
         async with self._beginning:
+            if self._watch is not None and self._watch.get_loop() is not asyncio.get_running_loop():
+                raise RuntimeError("an environment belongs to the event loop that used it first: make another one")
             if self._watch is None:
                 if self._closed:
                     raise RuntimeError("this environment is closed: make another one")

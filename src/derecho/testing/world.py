@@ -164,6 +164,15 @@ class World:
         self._engines.clear()
         await self.store.close()
 
+    def drop(self) -> None:
+        """End the threads of engines whose event loop is gone."""
+        for engine, _ in self._engines:
+            engine.lease.stop()
+            engine.workflows.turns.close()
+            engine.activities.threads.close()
+        self._engines.clear()
+        asyncio.run(self.store.close())
+
     # --- what engines tell -------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
