@@ -14,11 +14,11 @@ INSTALL = PYTHON="$(PYTHON)" UV="$(UV)" VENV="$(VENV)" sh scripts/bootstrap.sh
 COMPILE = $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help demo test check bench bench-peers fuzz soak lock clean
+.PHONY: help demo test check bench bench-peers bench-postgres fuzz soak lock clean
 .NOTPARALLEL:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  Each sets up what it needs in $(VENV). ARGS passes options on: make test ARGS="-k timer"'
 
@@ -40,6 +40,9 @@ bench: $(PEERS)/.bench ## measure throughput, latency and what idling costs, on 
 
 bench-peers: $(PEERS)/.bench ## the same, with DBOS Transact beside it
 	@$(PEERS)/bin/python -m benchmarks --peers $(ARGS)
+
+bench-postgres: $(PEERS)/.bench ## what an activity asks of PostgreSQL, and two engine processes on it
+	@$(PEERS)/bin/python -m benchmarks --peers --stores postgres --only P1,P2 $(ARGS)
 
 fuzz: $(VENV)/.dev ## the property tests on 2,000 random programs
 	@DERECHO_FUZZ=2000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import crash, idle, large, latency, stored, throughput
+from benchmarks import crash, idle, large, latency, postgres, stored, throughput
 from benchmarks.measure import Figure, Setup, Workload
 from benchmarks.server import postmaster_of
 from benchmarks.stores import KINDS
@@ -25,8 +25,9 @@ WORKLOADS: dict[str, Workload] = {
         + large.WORKLOADS
         + crash.WORKLOADS
         + idle.WORKLOADS
-        + stored.WORKLOADS,
-        key=lambda item: (len(item.name.rstrip("s")), item.name),
+        + stored.WORKLOADS
+        + postgres.WORKLOADS,
+        key=lambda item: (-ord(item.name[0]), len(item.name.rstrip("s")), item.name),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The same workloads written for DBOS Transact: `.venv-bench/bin/python benchmarks/dbos_child.py W1 1.0 sqlite`.
+"""The same workloads written for DBOS Transact: `.venv-bench/bin/python -m benchmarks.dbos_child W1 1.0 sqlite`.
 
 Its database has the durability that Derecho's has: SQLite WAL with synchronous=FULL, which suits it better than its
 own default, or the very server. A step of DBOS is what stands beside both an activity and a step of Derecho.
@@ -10,11 +10,14 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
+
+from benchmarks.relay import Counts, Relay
 
 Figures = list[tuple[str, float, str, str]]
 
@@ -124,6 +127,40 @@ async def many_steps(scale: float) -> Figures:
     ]
 
 
+async def under_load(scale: float) -> Figures:
+    """The timed half of P1."""
+    figures = await ten_steps_each(scale)
+    numbers, waits = iter(range(at_least(2_000, scale))), []
+
+    async def caller() -> None:
+        for _ in numbers:
+            began = time.perf_counter()
+            handle = await DBOS.start_workflow_async(in_sequence, 1)
+            assert await handle.get_result() == 0
+            waits.append((time.perf_counter() - began) * 1e3)
+
+    await asyncio.gather(*(caller() for _ in range(32)))
+    waits.sort()
+    return [
+        *figures,
+        ("from start to result, 32 at a time, p50", waits[len(waits) // 2], "ms", "lower"),
+        ("from start to result, 32 at a time, p99", waits[int(len(waits) * 0.99)], "ms", "lower"),
+    ]
+
+
+async def counted(scale: float, relay: Relay) -> Figures:
+    """The other half: the same work, through a relay that counts."""
+    await run_all(20, 10)
+    figures: Figures = []
+    count = at_least(300, scale)
+    for runs, steps, what in ((count, 10, f"{count} at once"), (1, at_least(200, scale), "one alone")):
+        before: Counts = relay.counts
+        await run_all(runs, steps)
+        found = relay.counts.since(before, runs * steps)
+        figures += [(f"{name} per activity, {what}", value, "", "lower") for name, value in found]
+    return figures
+
+
 WORKLOADS: dict[str, Callable[[float], Awaitable[Figures]]] = {
     "W1": one_step_each,
     "W2": ten_steps_each,
@@ -132,7 +169,7 @@ WORKLOADS: dict[str, Callable[[float], Awaitable[Figures]]] = {
     "W4": parallel_steps,
     "W6": many_messages,
     "W8": many_steps,
-    "P1": ten_steps_each,
+    "P1": under_load,
 }
 
 
@@ -148,17 +185,27 @@ def main(workload: str, scale: str, store: str, url: str = "") -> None:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; FULL is SQLite's own default
             url = f"sqlite:///{path}"
-        config: DBOSConfig = {
-            "name": "bench",
-            "system_database_url": url,
-            "console_log_level": "ERROR",
-            "run_admin_server": False,
-        }
-        DBOS(config=config)
-        DBOS.launch()
-        figures = asyncio.run(measure(workload, float(scale)))
-        DBOS.destroy()
+        figures = launched(url, lambda: measure(workload, float(scale)))
+        if workload == "P1":
+            with Relay(url) as relay:
+                figures += launched(relay.url, lambda: counted(float(scale), relay))
     print(json.dumps(figures))
+
+
+def launched(url: str, work: Callable[[], Coroutine[Any, Any, Figures]]) -> Figures:
+    """What `work` finds, with DBOS on this database."""
+    config: DBOSConfig = {
+        "name": "bench",
+        "system_database_url": url,
+        "console_log_level": "ERROR",
+        "run_admin_server": False,
+    }
+    DBOS(config=config)
+    DBOS.launch()
+    try:
+        return asyncio.run(work())
+    finally:
+        DBOS.destroy()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The workflows and activities of all workloads: no work in them, small JSON in and out."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,15 @@ GO = Signal("go", int)
 
 @derecho.activity("noop")
 async def noop(number: int) -> int:
+    return number
+
+
+@derecho.activity("busy")
+async def busy(number: int) -> int:
+    """A millisecond of CPU, as small real work costs."""
+    end = time.thread_time() + 0.001
+    while time.thread_time() < end:
+        pass
     return number
 
 
@@ -29,6 +39,11 @@ async def nothing(ctx: Context, number: int) -> int:
 @derecho.workflow("activities-in-sequence")
 async def activities_in_sequence(ctx: Context, count: int) -> int:
     return sum([await noop.execute(ctx, number) for number in range(count)])
+
+
+@derecho.workflow("busy-activities")
+async def busy_activities(ctx: Context, count: int) -> int:
+    return sum([await busy.execute(ctx, number) for number in range(count)])
 
 
 @derecho.workflow("steps-in-sequence")
@@ -63,10 +78,11 @@ WORKFLOWS: list[Workflow[Any, Any]] = [
     one_activity,
     nothing,
     activities_in_sequence,
+    busy_activities,
     steps_in_sequence,
     activities_in_parallel,
     sleep,
     collect,
     steps_then_wait,
 ]
-ACTIVITIES: list[Activity[Any, Any]] = [noop]
+ACTIVITIES: list[Activity[Any, Any]] = [noop, busy]

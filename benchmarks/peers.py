@@ -18,6 +18,6 @@ BESIDE = {"sqlite": "dbos-sqlite", "postgres": "dbos-postgres"}
 
 
 def measure(workload: str, store: str, scale: float, url: str) -> list[Figure]:
-    command = [str(PYTHON), str(ROOT / "benchmarks" / "dbos_child.py"), workload, str(scale), store, url]
+    command = [str(PYTHON), "-m", "benchmarks.dbos_child", workload, str(scale), store, url]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=900)
     return msgspec.json.decode(done.stdout, type=list[Figure])

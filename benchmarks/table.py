@@ -37,7 +37,7 @@ def table(rows: list[Row]) -> Iterator[str]:
 def _line(row: Row, others: list[Row]) -> str:
     spread = f"{_number(min(row.values))} … {_number(max(row.values))}"
     line = (
-        f"  {row.figure:<43} {row.store:<14} {row.durability:<28} {_number(row.median):>9} {row.unit:<4} {spread:>17}"
+        f"  {row.figure:<49} {row.store:<14} {row.durability:<28} {_number(row.median):>9} {row.unit:<4} {spread:>17}"
     )
     beside = BESIDE.get(row.store)
     peer = next((other for other in others if other.store == beside and other.figure == row.figure), None)
