@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.kinds import store_url
 from tests.support.postgres import PostgresMissing, PostgresServer, missing
 from tests.support.schemas import empty_schema_url, janitor, schema_url, shared_schema
 
-__all__ = ["empty_schema_url", "janitor", "schema_url", "shared_schema"]
+__all__ = ["empty_schema_url", "janitor", "schema_url", "shared_schema", "store_url"]
 
 
 @pytest.fixture(scope="session")

@@ -211,11 +211,12 @@ class Client:
 
     async def closing(self, id: str, run_id: str) -> Closing:
         """How a run closed; waits until it does."""
+        closings = self._watcher.closings
         if self._host is None or not self._host.holds(run_id):
             row = await self.find(id, run_id)
             if not row.is_open:
                 return row.status, decode_outcome(row.outcome)
-        return await self._watcher.wait(run_id)
+        return await self._watcher.wait(run_id, closings)
 
     async def successor(self, id: str, run_id: str) -> str | None:
         """The run that a run continued as, if it did; the newest of the chain when retention took that one."""

@@ -19,6 +19,8 @@ _outcome: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Terminal)
 
 Closing = tuple[Status, Event]
 
+_TOLD = "the client was closed while a result was awaited"
+
 
 def decode_outcome(data: str | None) -> Event:
     event: Event = _outcome.decode(data or "")
@@ -33,9 +35,12 @@ class ResultWatcher:
         self._is_here = is_here
         self._waiting: dict[str, list[asyncio.Future[Closing]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self.closings = 0
 
-    async def wait(self, run_id: str) -> Closing:
-        """How the run closed; waits until it does."""
+    async def wait(self, run_id: str, closings: int) -> Closing:
+        """How the run closed; waits until it does. `closings`: as they were when the caller began to ask."""
+        if self.closings != closings:
+            raise StoreError(_TOLD)
         future: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, []).append(future)
         if self._task is None:
@@ -55,13 +60,14 @@ class ResultWatcher:
                 future.set_result((status, outcome))
 
     def close(self) -> None:
+        self.closings += 1
         if self._task is not None:
             self._task.cancel()
             self._task = None
         for run_id in list(self._waiting):
             for future in self._waiting.pop(run_id):
                 if not future.done():
-                    future.set_exception(StoreError("the client was closed while a result was awaited"))
+                    future.set_exception(StoreError(_TOLD))
 
     async def _look(self) -> None:
         try:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from derecho import MemoryStore, Store
+from derecho import Store
 from derecho.stores.sqlite import SQLiteStore
 from derecho.testing.clock import VirtualClock
 from tests.support.audits import assert_sound
+from tests.support.kinds import KINDS, new_store
 
 
 @pytest.fixture
@@ -16,10 +17,10 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, clock: VirtualClock) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
-    store = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(tmp_path / "test.db", clock=clock)
+    store = new_store(request.param, request, clock)
     yield store
     await assert_sound(store)
     await store.close()

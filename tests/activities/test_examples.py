@@ -20,13 +20,12 @@ OUTPUT = {
 }
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("name", ["heartbeats", "processes", "callbacks"])
 async def test_an_example_prints_what_it_promises(
-    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example = importlib.import_module(name)
-    await example.main("memory:" if kind == "memory" else f"sqlite:///{tmp_path}/example.db")
+    await example.main(store_url)
     assert capsys.readouterr().out.splitlines() == OUTPUT[name]
 
 

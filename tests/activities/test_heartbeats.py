@@ -91,9 +91,14 @@ async def test_beats_keep_an_attempt_alive_and_silence_ends_it(store: Store, clo
     @derecho.activity(heartbeat_timeout=10, retry=RetryPolicy.none())
     async def alive() -> int:
         act = probe().enter()
+
+        async def is_written() -> bool:
+            [row] = (await store.pending(act.run_id)).activities
+            return row.timeout_at == clock.now() + 10 * SECOND
+
         for _ in range(5):
             act.heartbeat()
-            await quiet(0.02)
+            await eventually(is_written)
             clock.advance(6 * SECOND)
             await quiet(0.02)
         probe().notes.append(act.cancel_reason)

@@ -23,6 +23,7 @@ from derecho import (
 )
 from tests.support.clocks import START, StandingClock
 from tests.support.world import engine_of, eventually
+from tests.support.wrapped import Gate, wrapped
 
 go = Signal("go", int)
 
@@ -123,12 +124,19 @@ async def test_many_may_wait_from_everywhere_and_one_may_stop(store: Store) -> N
     assert results[1:] == [Receipt(5)] * 9
 
 
-async def test_who_waits_when_the_client_is_closed_is_told(store: Store) -> None:
-    client = Client(store)
+@pytest.mark.parametrize("when", ["while he looks", "while he waits"])
+async def test_who_waits_when_the_client_is_closed_is_told(store: Store, when: str) -> None:
+    gate = Gate()
+    client = Client(wrapped(store, get_run=gate))
     handle = await client.start(pays.bind())
-    waiting = asyncio.create_task(handle.result())
-    await asyncio.sleep(0.01)
+    gate.is_open = when == "while he waits"
+    waiting = asyncio.create_task(handle.result(timeout=20))
+    if when == "while he looks":
+        await eventually(lambda: gate.waiting)
+    elif when == "while he waits":
+        await eventually(lambda: client._watcher._waiting)
     await client.close()
+    gate.is_open = True
     with pytest.raises(StoreError, match="the client was closed while a result was awaited"):
         await waiting
 

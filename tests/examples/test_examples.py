@@ -1,4 +1,4 @@
-"""Every example runs on every store that needs no server, and says what it promises."""
+"""Every example runs on every store, and says what it promises."""
 
 import importlib
 import itertools
@@ -44,15 +44,12 @@ OF_THE_DEMO = {"demo", "order", "worker"}
 LINES = 120
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("name", sorted(OUTPUT))
-async def test_an_example_says_what_it_promises(
-    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_example_says_what_it_promises(name: str, store_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     example = importlib.import_module(name)
     if name == "side_effects":
         vars(example)["tries"] = itertools.count(1)
-    await example.main("memory:" if kind == "memory" else f"sqlite:///{tmp_path}/example.db")
+    await example.main(store_url)
     printed = iter(capsys.readouterr().out.splitlines())
     missing = [line for line in OUTPUT[name] if line not in printed]  # `in` consumes: the order counts
     assert not missing

@@ -1,7 +1,6 @@
 """A commit wakes those whom it concerns and nobody else, so that an engine under load does not look in vain."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -21,18 +20,17 @@ from derecho.journal.changes import (
     RetryActivity,
 )
 from derecho.journal.model import Topic
-from derecho.stores.memory import MemoryStore
-from derecho.stores.sqlite import SQLiteStore
 from derecho.testing.clock import VirtualClock
 from derecho.testing.conformance.kit import MINUTE, WORKER, World, advance, message
+from tests.support.kinds import KINDS, new_store
 
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     clock = VirtualClock()
-    store = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(tmp_path / "shop.db", clock=clock)
+    store = new_store(request.param, request, clock)
     await store.open()
     yield World(store, clock)
     await store.close()

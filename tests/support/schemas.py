@@ -1,4 +1,4 @@
-"""Schemas in the tests' PostgreSQL server: one for each test, or one that is emptied for each test of a module."""
+"""Schemas in the tests' PostgreSQL server: a new one, or one that is as good as new and costs less."""
 
 import asyncio
 import threading
@@ -11,6 +11,10 @@ import pytest
 
 from derecho.stores.postgres import PostgresStore
 
+END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 TABLES = "runs, live, history, inbox, message_keys, activities, timers, workers"
 
 
@@ -28,6 +32,7 @@ class Janitor:
     """A connection on a thread of its own, so that fixtures of any loop may use it."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -49,14 +54,14 @@ class Janitor:
         self._loop.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def janitor(postgres_url: str) -> Iterator[Janitor]:
     janitor = Janitor(postgres_url)
     yield janitor
     janitor.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_schema(postgres_url: str, janitor: Janitor) -> str:
     """The name of a schema that is up to date."""
     schema = f"m_{uuid.uuid4().hex[:12]}"
@@ -72,6 +77,11 @@ def shared_schema(postgres_url: str, janitor: Janitor) -> str:
 
 @pytest.fixture
 def empty_schema_url(postgres_url: str, janitor: Janitor, shared_schema: str) -> str:
-    """The address of a schema without rows; emptying one is quicker than making one."""
+    """The address of a schema without rows; emptying one is quicker than making one.
+
+    Whatever an earlier test has left at work in this database is ended first: a process that was killed may have sent a
+    statement that would be carried out now.
+    """
+    janitor.execute(END_OTHERS)
     janitor.execute("; ".join(f"DELETE FROM {shared_schema}.{table}" for table in TABLES.split(", ")))
     return with_schema(postgres_url, shared_schema)

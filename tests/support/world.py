@@ -3,17 +3,16 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import pytest
 
-from derecho import Engine, MemoryStore, Store
+from derecho import Engine, Store
 from derecho.activity import ActivityDefinition
-from derecho.stores.sqlite import SQLiteStore
 from derecho.workflow import WorkflowDefinition
 from tests.support.audits import assert_sound
 from tests.support.clocks import StandingClock
+from tests.support.kinds import KINDS, new_store
 
 T = TypeVar("T")
 
@@ -27,11 +26,10 @@ def clock() -> StandingClock:
     return StandingClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, clock: StandingClock, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, clock: StandingClock) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
-    in_a_file = SQLiteStore(tmp_path / "test.db", synchronous="normal", clock=clock)  # no test here cuts the power
-    store = in_a_file if request.param == "sqlite" else MemoryStore(clock=clock)
+    store = new_store(request.param, request, clock)
     yield store
     if "unsound" not in request.keywords:
         await assert_sound(store)

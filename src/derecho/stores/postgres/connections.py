@@ -25,6 +25,12 @@ _IN_DOUBT = ("08", "57P", "58", "XX")
 """Beginnings of SQLSTATEs: of what may work later; of what leaves a commit in doubt."""
 
 
+def hear(done: asyncio.Future[Any]) -> None:
+    """An error that nobody may be left to be told."""
+    if not done.cancelled():
+        done.exception()
+
+
 class Link:
     """A connection at work. `deciding`: from here on, a lost connection leaves the outcome unknown.
 
@@ -69,13 +75,9 @@ class Connections:
         """
         task = asyncio.get_running_loop().create_task(self._run(work, tries))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(hear)
         return await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever still waits gets it
 
     async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int) -> T:
         link: Link | None = None
@@ -141,8 +143,10 @@ class Connections:
         """Wait for what is under way, then hang up."""
         if not self.is_home:
             return  # a loop that is gone took its connections with it
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=PATIENCE)
+        # Those of other loops are none of ours: waiting for them from here, nobody would wake us.
+        tasks = [task for task in list(self._tasks) if task.get_loop() is self._home]
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE)
         while self._idle:
             with suppress(*Troubles):
                 await self._idle.pop().connection.close(timeout=1)

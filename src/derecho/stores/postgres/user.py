@@ -9,7 +9,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from derecho.errors import StoreError
 from derecho.journal.changes import Conflict, Result, Transition
-from derecho.stores.postgres.connections import Link
+from derecho.stores.postgres.connections import Link, hear
 from derecho.stores.postgres.hosts import Connection
 from derecho.stores.postgres.writing import Settled
 
@@ -80,19 +80,22 @@ class Session:
 
     async def work(self, served: "asyncio.Future[Settled]", work: Callable[[Any], Awaitable[Transition]]) -> None:
         """Have the user's code work in the transaction; when it raises, nothing of it stays."""
+        served.add_done_callback(hear)
         waiting: list[asyncio.Future[Any]] = [served, self._begun]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not self._begun.done():
-            return
-        user = self._begun.result()
         try:
-            transition = await work(user)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not self._begun.done():
+                return  # there is no connection, and `served` says why
+            user = self._begun.result()
+            try:
+                transition = await work(user)
+            finally:
+                user.open = False
         except BaseException:
-            self._decided.set_result(None)
-            await asyncio.wait({served})
+            self._decided.set_result(None)  # also for a transaction that is yet to begin
+            if self._begun.done():
+                await asyncio.wait({served})
             raise
-        finally:
-            user.open = False
         self._decided.set_result(transition)
 
 

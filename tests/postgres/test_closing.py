@@ -1,0 +1,78 @@
+"""A store that is closed lets go of everything, and waits only for what its own loop does."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from derecho import PostgresStore
+from derecho.journal.changes import Receipt, RegisterWorker, RenewWorker, Result, Transition
+from derecho.journal.model import WorkerRow
+from tests.support.schemas import Janitor
+from tests.support.world import eventually
+
+LATER = 2**60
+SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name = 'derecho'"
+
+
+@contextmanager
+def locked(url: str, table: str) -> Iterator[None]:
+    """Somebody holds all rows of a table."""
+    holder = Janitor(url)
+    holder.execute(f"BEGIN; SELECT FROM {table} FOR UPDATE")
+    yield
+    holder.close()
+
+
+async def test_a_store_closes_while_a_lease_is_renewed_on_another_thread(
+    empty_schema_url: str, janitor: Janitor, shared_schema: str
+) -> None:
+    """The lease has a loop of its own, which nobody here can wait for."""
+    store = PostgresStore(empty_schema_url)
+    await store.commit([(RegisterWorker(WorkerRow("w", "w", LATER, [])),)])
+    results: list[Result] = []
+
+    def renew() -> None:
+        results.extend(asyncio.run(_commit(store, (RenewWorker("w", LATER),))))
+
+    renewal = threading.Thread(target=renew)
+    with locked(janitor.url, f"{shared_schema}.workers"):
+        renewal.start()
+        await eventually(lambda: janitor.fetch(f"{SESSIONS} AND wait_event_type = 'Lock'"))
+        async with asyncio.timeout(20):
+            await store.close()
+    await asyncio.to_thread(renewal.join)
+    assert isinstance(results[0], Receipt)
+
+
+async def _commit(store: PostgresStore, transition: Transition) -> list[Result]:
+    return await store.commit([transition])
+
+
+async def test_who_goes_away_before_there_was_a_connection_for_his_transaction_keeps_none(
+    empty_schema_url: str, janitor: Janitor
+) -> None:
+    store = PostgresStore(empty_schema_url, pool_size=1)
+    first, begun = asyncio.Event(), asyncio.Event()
+
+    async def hold(connection: Any) -> Transition:
+        begun.set()
+        await first.wait()
+        return (RegisterWorker(WorkerRow("first", "w", LATER, [])),)
+
+    async def never(connection: Any) -> Transition:
+        raise AssertionError("he has gone away")
+
+    holds = asyncio.create_task(store.transact(hold))
+    await begun.wait()
+    waits = asyncio.create_task(store.transact(never))
+    await asyncio.sleep(0)
+    waits.cancel()
+    await asyncio.wait({waits})
+    assert waits.cancelled()
+    first.set()
+    assert isinstance(await holds, Receipt)
+    async with asyncio.timeout(20):
+        assert [worker.worker for worker in await store.workers()] == ["first"]
+        await store.close()
