@@ -126,16 +126,20 @@ class PostgresStore:
             await self.open()
         return await self._connections.run(job, tries)
 
-    async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
+    async def _ask(self, job: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
         """What is sought by a text that cannot be stored is not there."""
 
-        async def job(link: Link) -> list[asyncpg.Record]:
+        async def fit(link: Link) -> list[T]:
             try:
-                return await link.connection.fetch(sql, *parameters)
+                return await job(link)
             except (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, UnicodeEncodeError):
+                link.connection.terminate()  # its statement is prepared, but not ended: it would stay in a transaction
                 return []
 
-        return await self._run(job)
+        return await self._run(fit)
+
+    async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
+        return await self._ask(lambda link: link.connection.fetch(sql, *parameters))
 
     def _touched(self, topics: set[Topic]) -> None:
         self._hints.bump(topics)
@@ -201,17 +205,8 @@ class PostgresStore:
                 link.deciding = bool(run_ids)
                 return await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
 
-        rows = await self._claim(job)
+        rows = await self._ask(job)
         return [ClaimedRun(_run_row(row), [Message(*message) for message in row["messages"]]) for row in rows]
-
-    async def _claim(self, job: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
-        async def fit(link: Link) -> list[T]:
-            try:
-                return await job(link)
-            except (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, UnicodeEncodeError):
-                return []  # a text that cannot be stored names nothing
-
-        return await self._run(fit)
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
@@ -237,7 +232,7 @@ class PostgresStore:
                     )
                 return rows
 
-        rows = await self._claim(job)
+        rows = await self._ask(job)
         if any(row.timeout_at is not None and row.timeout_at < self._hints.horizon["timeouts"] for row in rows):
             self._touched({"timers"})
         return rows
