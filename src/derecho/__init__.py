@@ -5,6 +5,7 @@ was, because its history is replayed. See README.md for a first workflow and doc
 through the code.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from derecho.activity import Activity, ActivityDefinition, SyncActivity, activity, activity_ref
@@ -49,7 +50,7 @@ from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
 from derecho.messages import Signal, SignalChannel
 from derecho.queues import Queue
-from derecho.replay import replay
+from derecho.regression import replay
 from derecho.runtime.closing import ContinueAsNew
 from derecho.runtime.handles import ChildHandle, Timer
 from derecho.runtime.loop import Future
@@ -61,6 +62,8 @@ from derecho.stores.memory import MemoryStore
 from derecho.workflow import Workflow, WorkflowDefinition, workflow, workflow_ref
 
 if TYPE_CHECKING:
+    from derecho.checking import CheckReport, check
+    from derecho.debugging import debug
     from derecho.stores.postgres import PostgresStore
     from derecho.stores.sqlite import SQLiteStore
 
@@ -76,6 +79,7 @@ __all__ = [
     "CancelInfo",
     "Channel",
     "ChannelClosed",
+    "CheckReport",
     "ChildHandle",
     "ChildWorkflowFailed",
     "Client",
@@ -124,7 +128,9 @@ __all__ = [
     "WorkflowTerminated",
     "activity",
     "activity_ref",
+    "check",
     "current_activity",
+    "debug",
     "heartbeat",
     "open_store",
     "replay",
@@ -132,15 +138,17 @@ __all__ = [
     "workflow_ref",
 ]
 
+_LATER = {
+    "CheckReport": "derecho.checking",
+    "PostgresStore": "derecho.stores.postgres",
+    "SQLiteStore": "derecho.stores.sqlite",
+    "check": "derecho.checking",
+    "debug": "derecho.debugging",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Stores with a driver are imported when they are asked for; PostgreSQL's needs asyncpg."""
-    if name == "PostgresStore":
-        from derecho.stores.postgres import PostgresStore
-
-        return PostgresStore
-    if name == "SQLiteStore":
-        from derecho.stores.sqlite import SQLiteStore
-
-        return SQLiteStore
+    """What not every program needs is imported when it is asked for; PostgreSQL's store needs asyncpg."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,46 +1,51 @@
-"""Recorded histories against today's code.
+"""The replay of one history: each workflow task with exactly the facts and the time that it had.
 
-Each workflow task is replayed with exactly the facts and the time that it had; every command must be the recorded one.
+Every command must be the recorded one. What the author needs to find the edit is in the notes of the error.
 """
 
-import glob
+import linecache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from derecho.errors import NondeterminismError, PayloadError
 from derecho.journal.events import TERMINAL, AnyEvent, WorkflowTaskCompleted, WorkflowTerminated
-from derecho.journal.history import History
+from derecho.journal.history import History, RecordedTask
 from derecho.journal.payloads import Codec, Converter
 from derecho.runtime.execution import Execution
+from derecho.runtime.source import is_ours_or_pythons
 from derecho.workflow import WorkflowDefinition
 
+_EVENTS_SHOWN = 12
 
-def replay(workflow: WorkflowDefinition, history: History | str, *, codec: Codec | None = None) -> None:
-    """Replay a history (or the histories in a file, or in all files of a glob) against a workflow's code.
 
-    Raises NondeterminismError with both source lines when they differ, PayloadError for what cannot be read, and
-    FileNotFoundError when a path or glob names nothing.
+def replay_history(
+    workflow: WorkflowDefinition,
+    history: History,
+    *,
+    codec: Codec | None = None,
+    patches: dict[str, bool] | None = None,
+) -> None:
+    """Replay one history; an error has what the history says there and where the code was in its notes.
+
+    `patches` gets what the code asked of `ctx.patched`, and the answers.
     """
-    if isinstance(history, History):
-        _replay(workflow, history, Converter(codec))
-        return
-    paths = sorted(glob.glob(history, recursive=True))
-    if not paths:
-        raise FileNotFoundError(f"no history file matches {history!r}")
-    for path in paths:
-        _replay(workflow, History.loads(Path(path).read_text(encoding="utf-8")), Converter(codec))
-
-
-def _replay(workflow: WorkflowDefinition, history: History, converter: Converter) -> None:
-    execution = workflow.new_execution(history.workflow_id, history.run_id, converter)
+    execution = workflow.new_execution(history.workflow_id, history.run_id, Converter(codec))
+    task = None
     try:
         for task in history.tasks:
             replay_task(execution, task.decode(), task.at)
         _check_end(execution, history)
     except (NondeterminismError, PayloadError) as exc:
-        exc.add_note(f"while replaying run {history.run_id} of workflow {history.workflow_id!r}")
+        if task is not None:
+            exc.add_note(_excerpt(task))
+        where = waiting_at(execution)
+        if where:
+            exc.add_note("the code waits at\n" + "\n".join(f"  {line}" for line in where))
         raise
     finally:
+        if patches is not None:
+            patches.update(execution.patches)
         execution.close()
 
 
@@ -61,3 +66,45 @@ def replay_task(execution: Execution, events: list[AnyEvent], at: int) -> None:
     facts: Any = events[:boundary]
     recorded: Any = events[boundary + 1 :]
     execution.activate(facts, marker.at if isinstance(marker, WorkflowTaskCompleted) else at, recorded)
+
+
+# --- what helps to find the edit --------------------------------------------------------------------------------------
+
+
+def _excerpt(task: RecordedTask) -> str:
+    """The events of a workflow task, as a person reads them."""
+    lines = [f"  {number} {_describe(event)}" for number, event in enumerate(task.events, task.first_event)]
+    left = len(lines) - _EVENTS_SHOWN
+    shown = lines[:_EVENTS_SHOWN] + ([f"  … and {left} more"] if left > 0 else [])
+    return f"history of workflow task {task.task}:\n" + "\n".join(shown)
+
+
+def _describe(event: dict[str, Any]) -> str:
+    about = [repr(event[name]) for name in ("name", "change", "workflow_type", "activity", "timer") if name in event]
+    source = f" at {event['source']}" if event.get("source") else ""
+    return " ".join([event["type"], *about]) + source
+
+
+def waiting_at(execution: Execution) -> list[str]:
+    """Where the fibers of a run wait: "app/orders.py:31 in order: await ctx.sleep(5)"."""
+    found = []
+    for fiber in execution.loop.fibers.values():
+        frame = None if fiber.done() else innermost(fiber.get_coro())
+        if frame is not None:
+            code, line = frame.f_code, frame.f_lineno
+            text = linecache.getline(code.co_filename, line).strip()
+            found.append(f"{'/'.join(Path(code.co_filename).parts[-2:])}:{line} in {code.co_name}: {text}")
+    return found
+
+
+def innermost(awaited: Any) -> FrameType | None:
+    """The author's frame in which a suspended coroutine waits."""
+    found: FrameType | None = None
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break
+        if not is_ours_or_pythons(frame.f_code):
+            found = frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return found

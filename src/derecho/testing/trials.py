@@ -20,7 +20,7 @@ from derecho.invocation import Invocation
 from derecho.journal.history import History
 from derecho.journal.model import RunFilter
 from derecho.journal.store import Store
-from derecho.replay import replay
+from derecho.regression import replay
 from derecho.testing.clock import VirtualClock
 from derecho.testing.faults import LATE, FaultyStore, Mode, abandon
 from derecho.testing.histories import check_history
