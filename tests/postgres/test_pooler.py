@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ import pytest
 
 from derecho import Client, Engine
 from derecho.errors import StoreError
-from tests.postgres.test_lost_connections import GO, double, order
+from tests.postgres.load import GO, double, order
 from tests.support.postgres import run_unprivileged
 
 PORT = 6543
@@ -47,6 +48,9 @@ server_reset_query =
     libraries = os.environ.get("LD_LIBRARY_PATH", "")
     run["env"] = {**run["env"], "LD_LIBRARY_PATH": libraries}
     process = subprocess.Popen([PGBOUNCER, "-q", config], stderr=subprocess.DEVNULL, **run)
+    while not (directory / f".s.PGSQL.{PORT}").exists():
+        assert process.poll() is None, "pgbouncer does not start"
+        time.sleep(0.01)
     schema = parse_qs(urlsplit(empty_schema_url).query)["schema"][0]
     yield f"postgresql://derecho@/postgres?host={directory}&port={PORT}&schema={schema}&durable=off"
     process.terminate()

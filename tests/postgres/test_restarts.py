@@ -1,69 +1,71 @@
-"""The server restarts under load, politely and by crash; engines wait for it and nothing acknowledged is lost."""
+"""Engines are killed and the server restarts under load, politely and by crash: nothing acknowledged is lost."""
 
 import asyncio
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-import derecho
-from derecho import Client, Engine
-from derecho.errors import StoreUnavailable
-from tests.postgres.test_lost_connections import GO, double, order
-from tests.support.audits import assert_sound
+from derecho import Client
+from tests.postgres.load import Load
+from tests.postgres.worker import Worker, read
 from tests.support.postgres import own_server, reachable, run_unprivileged, server_binaries
 
+KILLS = int(os.environ.get("DERECHO_KILLS_POSTGRES", "10"))
 RESTARTS = int(os.environ.get("DERECHO_RESTARTS", "5"))
+LEASE = 1.0
 
 
-def restart(url: str, mode: str) -> None:
+def restart(url: str, mode: str, wait: str = "--wait") -> None:
     directory = Path(parse_qs(urlsplit(url).query)["host"][0])
     run = run_unprivileged(directory)
-    binaries = reachable(server_binaries(), directory, run)
-    command: list[str | Path] = [
-        binaries / "pg_ctl",
-        "restart",
-        "--wait",
-        f"--mode={mode}",
-        f"--pgdata={directory}/data",
-    ]
-    subprocess.run([*command, f"--log={directory}/log"], check=True, stdout=subprocess.DEVNULL, timeout=60, **run)
+    command: list[str | Path] = [reachable(server_binaries(), directory, run) / "pg_ctl", "restart", wait]
+    where = [f"--mode={mode}", f"--pgdata={directory}/data", f"--log={directory}/log"]
+    subprocess.run([*command, *where], check=True, stdout=subprocess.DEVNULL, timeout=60, **run)
+
+
+@contextmanager
+def fleet(url: str, ledger: Path) -> Iterator[list[Worker]]:
+    workers = [Worker(url, LEASE, ledger) for _ in range(2)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+async def strike(load: Load, server: str, turn: int) -> None:
+    """Restart the server: politely, by crash, by crash while it recovers from one, by turns."""
+    await load.fault("restarts")
+    if turn % 3 == 2:
+        await asyncio.to_thread(restart, server, "immediate", "--no-wait")
+        load.faults["while it starts"] += 1
+    await asyncio.to_thread(restart, server, ["fast", "immediate"][turn % 3 > 0])
 
 
 @pytest.mark.skipif("DERECHO_TEST_POSTGRES_URL" in os.environ, reason="a server of somebody else's is not restarted")
-async def test_no_acknowledged_start_or_signal_is_lost_when_the_server_restarts() -> None:
-    acknowledged: list[int] = []
-    with own_server() as server:
-        url = f"{server}&durable=off"
-        async with Engine(url, workflows=[order], activities=[double], lease=5) as engine, Client(url) as client:
-
-            async def go_on() -> None:
-                for number in range(100_000):
-                    try:
-                        await client.start(order.bind(number), id=f"w{number}", signals=[(GO, number)])
-                    except StoreUnavailable:
-                        await asyncio.sleep(0.05)
-                    else:
-                        acknowledged.append(number)
-                    await asyncio.sleep(0.01)
-
-            load = asyncio.create_task(go_on())
-            for turn in range(RESTARTS):
-                await asyncio.sleep(0.3)
-                await asyncio.to_thread(restart, server, "immediate" if turn % 2 else "fast")
-                before = len(acknowledged)
-                async with asyncio.timeout(30):
-                    while len(acknowledged) == before:  # noqa: ASYNC110  # from outside there is nothing to wait for
-                        await asyncio.sleep(0.01)
-            load.cancel()
-            assert len(acknowledged) >= 3 * RESTARTS
-            for number in acknowledged:
-                handle = client.get(order, f"w{number}")
-                assert await handle.result(timeout=60) == 4 * number
-                history = await handle.history()
-                derecho.replay(order, history)
-                assert sum(event["type"] == "activity_completed" for event in history) == 2
-            await assert_sound(client.store)
-            assert engine.incarnation
+async def test_nothing_acknowledged_is_lost_when_engines_are_killed_and_the_server_restarts(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    with own_server() as server, fleet(url := f"{server}&durable=off", ledger) as workers:
+        async with Client(url) as client:
+            load = Load(client)
+            async with load.running():
+                await load.progress()
+                for turn in range(max(KILLS, RESTARTS)):
+                    if turn < KILLS:
+                        await load.fault("kills")
+                        workers[turn % 2].kill()
+                        workers[turn % 2] = Worker(url, LEASE, ledger)
+                    if turn % 2 == 0 and turn < 2 * RESTARTS:
+                        await asyncio.sleep(LEASE)  # others are about to take over what the dead one held
+                        await strike(load, server, turn // 2)
+                    await load.progress()
+            recorded = await load.check(KILLS + RESTARTS)
+            begun, refused = read(ledger)
+            print(f"{begun.total()} attempts, refused {dict(refused)}")
+            assert {key for key, _ in begun} == recorded, "the ledger and the histories disagree"
+            assert set(begun.values()) == {1}, "one attempt ran twice"

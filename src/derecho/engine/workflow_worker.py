@@ -185,8 +185,12 @@ class WorkflowWorker:
             rows = await engine.persist(lambda: engine.store.load(run_id), "load a history")
             verify(rows, head=run.head.digest, run_id=run_id)
         except (StoreError, PayloadError) as exc:
+            row = await engine.persist(lambda: engine.store.get_run(run_id), "look at a run")
             run.loading = False
-            self._block(run, [], exc)
+            if row is not None and row.claim == run.claim:
+                self._block(run, [], exc)
+            else:  # somebody else has it by now, and has gone on with it
+                self._fall_back(run, ())
             return
         run.loading = False
         if not run.gone:

@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 10.0
 _SETTINGS = {
     "application_name": "derecho",
     "statement_timeout": "30000",
-    "idle_in_transaction_session_timeout": "5000",  # an engine that is stopped inside a claim must not keep its rows
+    "idle_in_transaction_session_timeout": "2000",  # an engine that is stopped inside a claim must not keep its rows
     # Statements are short and their plans known: one plan for ever, by index, whatever the statistics say today.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
