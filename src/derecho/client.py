@@ -22,7 +22,7 @@ from derecho.journal import events as ev
 from derecho.journal.changes import ANY_CLAIM, Change, Conflict, Deliver, NewMessage, Receipt, Result, Transition
 from derecho.journal.failures import to_failure
 from derecho.journal.history import History
-from derecho.journal.model import RunFilter, RunRow, Status
+from derecho.journal.model import RunFilter, RunRow, Status, type_and_version
 from derecho.journal.payloads import Codec, Converter
 from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
@@ -45,7 +45,7 @@ INBOX_LIMIT = 10_000
 class Host(Protocol):
     """The engine behind a client, if there is one."""
 
-    def claim_for_start(self, workflow_type: str) -> tuple[str, str] | None:
+    def claim_for_start(self, kind: str) -> tuple[str, str] | None:
         """Worker and claim for a run that this engine would begin at once."""
 
     def run_created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None: ...
@@ -237,8 +237,10 @@ class Client:
         served = {name for worker in workers for name in worker.serves}
         if not workers:
             return None
-        if row.ready_at is not None and f"workflow:{row.workflow_type}" not in served:
-            return f"no running engine has workflow type {row.workflow_type!r}: start one that registers it"
+        if row.ready_at is not None and f"workflow:{row.kind}" not in served:
+            others = any(type_and_version(name)[0] == f"workflow:{row.workflow_type}" for name in served)
+            version = f"version {row.version} of " if others else ""
+            return f"no running engine has {version}workflow type {row.workflow_type!r}: start one that registers it"
         pending = await self.store.pending(row.run_id)
         for activity in pending.activities:
             wanted = {f"activity:{activity.name}", f"queue:{activity.queue}"}

@@ -78,7 +78,7 @@ class Start:
                         run_id=latest.run_id,
                     )
             row = self._row
-            claim = host.claim_for_start(row.workflow_type) if host is not None else None
+            claim = host.claim_for_start(row.kind) if host is not None else None
             if claim is not None:
                 row = replace(row, worker=claim[0], claim=claim[1], ready_at=CLAIMED)
             messages = tuple(NewMessage(encode_struct(fact)) for fact in self._facts)

@@ -307,8 +307,8 @@ class Engine:
 
     # --- for the client (see client.Host) ----------------------------------------------------------------------------
 
-    def claim_for_start(self, workflow_type: str) -> tuple[str, str] | None:
-        if not self._running or workflow_type not in self.registry.workflows:
+    def claim_for_start(self, kind: str) -> tuple[str, str] | None:
+        if not self._running or kind not in self.registry.kinds():
             return None
         return self.incarnation, self.new_claim()
 

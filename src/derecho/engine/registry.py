@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from derecho.activity import ActivityDefinition
 from derecho.errors import DefinitionError
+from derecho.journal.model import kind_of
 from derecho.journal.payloads import Converter
 from derecho.lint import lint
 from derecho.queues import Queue
@@ -77,9 +78,13 @@ class Registry:
             return f"workflow {workflow_type!r} is registered in version {have}, and this run needs version {version}"
         return found
 
+    def kinds(self) -> list[str]:
+        """The runs that this engine may claim: of each version, those who have its code."""
+        return [kind_of(name, version) for name, versions in self.workflows.items() for version in versions]
+
     def serves(self) -> list[str]:
         """What goes into the worker row, so that a run can say that nobody serves what it waits for."""
-        served = [f"workflow:{name}" for name in self.workflows] + [f"activity:{name}" for name in self.activities]
+        served = [f"workflow:{kind}" for kind in self.kinds()] + [f"activity:{name}" for name in self.activities]
         return served + [f"queue:{name}" for name in sorted(self.queues())]
 
 

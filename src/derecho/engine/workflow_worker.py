@@ -58,7 +58,7 @@ class WorkflowWorker:
             mark = engine.store.seen("runs")
             tokens = [engine.new_claim() for _ in range(_CLAIM_AT_ONCE)]
             suspects = 0 if self._suspects else 1
-            types = list(engine.registry.workflows)
+            types = engine.registry.kinds()
             claim = partial(engine.store.claim_runs, engine.incarnation, tokens, types, suspects)
             claimed = await engine.persist(claim, "claim runs")
             for item in claimed:

@@ -67,6 +67,22 @@ class RunRow(msgspec.Struct, frozen=True, gc=False):
     def is_open(self) -> bool:
         return self.status in OPEN
 
+    @property
+    def kind(self) -> str:
+        """What a worker has to serve to claim it."""
+        return kind_of(self.workflow_type, self.version)
+
+
+def kind_of(workflow_type: str, version: int) -> str:
+    """A type, and behind a line feed, which no name has, its version unless that is 1."""
+    return workflow_type if version == 1 else f"{workflow_type}\n{version}"
+
+
+def type_and_version(kind: str) -> tuple[str, int]:
+    """What `kind_of` put together."""
+    workflow_type, _, version = kind.rpartition("\n")
+    return (workflow_type, int(version)) if version.isdecimal() and workflow_type else (kind, 1)
+
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A fact in a run's inbox; numbered 1, 2, 3 … per run by the store, under the run row's lock."""
@@ -128,7 +144,7 @@ class TimerRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class WorkerRow(msgspec.Struct, frozen=True, gc=False):
-    """A live engine: its claims are good until `lease_until`. `serves`: "workflow:<type>" and "activity:<name>"."""
+    """A live engine: its claims are good until `lease_until`. `serves`: "workflow:<kind>" and "activity:<name>"."""
 
     worker: str
     name: str

@@ -86,7 +86,7 @@ class Store(Protocol):
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
     ) -> list[ClaimedRun]:
-        """Take up to `len(claims)` runs that are ready and of these workflow types, longest ready first.
+        """Take up to `len(claims)` runs that are ready and of these kinds (`RunRow.kind`), longest ready first.
 
         Each gets one of `claims` as its token. At most `suspects` of them have `crashes` > 0 (their worker died while
         it held them), so that one run that kills its process cannot drag healthy ones into quarantine. Also taken,

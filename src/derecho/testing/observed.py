@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from derecho.engine.engine import Engine
 from derecho.journal.changes import CreateRun, Result, RetryActivity, ScheduleActivity, Transition
-from derecho.journal.model import Topic
+from derecho.journal.model import RunRow, Topic
 from derecho.journal.store import Store
 
 _WORKERS: dict[Topic, int] = {"runs": 1, "activities": 1, "timers": 2}
@@ -19,7 +19,7 @@ _WORKERS: dict[Topic, int] = {"runs": 1, "activities": 1, "timers": 2}
 class ObservedStore:
     """Passes everything on to `inner`. `pulse` is called when the engine may wait from now on, `changed` after writes.
 
-    `due` is told each instant at which an activity will be claimable, `created` each type of run that is started.
+    `due` is told each instant at which an activity will be claimable, `created` each run that is started.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ObservedStore:
         pulse: Callable[[], None],
         changed: Callable[[], None],
         due: Callable[[int], None],
-        created: Callable[[str], None],
+        created: Callable[[RunRow], None],
     ) -> None:
         self.inner = inner
         self._pulse = pulse
@@ -52,7 +52,7 @@ class ObservedStore:
                 elif isinstance(change, ScheduleActivity):
                     self._due(change.row.due_at)
                 elif isinstance(change, CreateRun):
-                    self._created(change.row.workflow_type)
+                    self._created(change.row)
         return results
 
     async def closed(self, run_ids: Any) -> Any:

@@ -50,6 +50,7 @@ class KitRegistry(Registry):
         super().__init__(converter)
         self._stubs = stubs
         self._seen = {"default"}
+        self.stubbed: set[str] = set()
 
     def know(self, definition: Definition) -> None:
         """A workflow, and all that its code names."""
@@ -71,6 +72,9 @@ class KitRegistry(Registry):
 
     def find(self, workflow_type: str, version: int) -> WorkflowDefinition | str:
         return self._stubs.children.get(workflow_type) or super().find(workflow_type, version)
+
+    def kinds(self) -> list[str]:
+        return [*super().kinds(), *self.stubbed]
 
     def queues(self) -> frozenset[str]:
         return frozenset(self._seen)
@@ -190,8 +194,12 @@ class World:
             self.failure = error
         self.changed()
 
-    def _created(self, workflow_type: str) -> None:
-        if workflow_type not in self.registry.workflows:
+    def _created(self, row: RunRow) -> None:
+        workflow_type = row.workflow_type
+        if workflow_type in self.stubs.children:
+            self.registry.stubbed.add(row.kind)
+            self.store.hint("runs")
+        if workflow_type not in self.stubs.children and workflow_type not in self.registry.workflows:
             known = ", ".join(repr(name) for name in sorted(self.registry.workflows))
             self.fail(
                 Missing(

@@ -112,7 +112,7 @@ class MemoryStore:
         ]
         found.sort(key=lambda item: item[0])
         for (at, run_id), queues in found[limit:]:
-            queues[tables.runs[run_id].workflow_type].add(at, run_id)
+            queues[tables.runs[run_id].kind].add(at, run_id)
         return doomed + [run_id for (_, run_id), _ in found[:limit]]
 
     async def claim_activities(

@@ -43,8 +43,8 @@ class Tables:
         self.children: dict[str, dict[str, None]] = {}  # run id -> open runs that it started
         self.terminate: dict[str, None] = {}  # run ids
         self.lost: dict[Place, None] = {}  # activities of dead workers
-        self.ready: dict[str, InstantQueue[str]] = {}  # by workflow type
-        self.suspects: dict[str, InstantQueue[str]] = {}  # ready too, but a worker has died of them; by workflow type
+        self.ready: dict[str, InstantQueue[str]] = {}  # by kind
+        self.suspects: dict[str, InstantQueue[str]] = {}  # ready too, but a worker has died of them; by kind
         self.due: dict[tuple[str, str], InstantQueue[Place]] = {}  # by queue and activity name
         self.timer_queue: InstantQueue[Place] = InstantQueue(self._timer_holds)
         self.timeout_queue: InstantQueue[Place] = InstantQueue(self._timeout_holds)
@@ -89,9 +89,9 @@ class Tables:
         self.put(self.runs, run.run_id, run)
         if run.ready_at is not None and run.claim is None:
             queues, holds = (self.suspects, self._suspect_holds) if run.crashes else (self.ready, self._ready_holds)
-            queue = queues.get(run.workflow_type)
+            queue = queues.get(run.kind)
             if queue is None:
-                queue = queues[run.workflow_type] = InstantQueue(partial(holds, run.workflow_type))
+                queue = queues[run.kind] = InstantQueue(partial(holds, run.kind))
             queue.add(run.ready_at, run.run_id)
             self.touched.add("runs")
 
@@ -137,5 +137,5 @@ class Tables:
         return row is not None and row.timeout_at == at and place not in self.lost
 
 
-def _is_ready(run: RunRow, workflow_type: str, at: int) -> bool:
-    return run.ready_at == at and run.claim is None and run.workflow_type == workflow_type
+def _is_ready(run: RunRow, kind: str, at: int) -> bool:
+    return run.ready_at == at and run.claim is None and run.kind == kind

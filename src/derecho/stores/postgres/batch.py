@@ -258,7 +258,7 @@ def _run_row(run: RunRow, number: int) -> Row:
 
 def _live_row(run: RunRow, home: str | None) -> Row:
     return (
-        *(run.run_id, run.workflow_type, run.tasks, run.events, run.digest, run.inbox_last, run.inbox_read),
+        *(run.run_id, run.kind, run.tasks, run.events, run.digest, run.inbox_last, run.inbox_read),
         *(run.ready_at, run.claim, run.worker, run.crashes, run.blocked_reason, run.blocked_count),
         *(run.terminate, home),
     )

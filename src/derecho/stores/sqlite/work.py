@@ -11,7 +11,16 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from derecho.journal.deadlines import claimed
-from derecho.journal.model import CLAIMED, ActivityRow, ClaimedRun, Message, OverdueActivity, RunRow, TimerRow
+from derecho.journal.model import (
+    CLAIMED,
+    ActivityRow,
+    ClaimedRun,
+    Message,
+    OverdueActivity,
+    RunRow,
+    TimerRow,
+    type_and_version,
+)
 from derecho.journal.store import DueTimers, Overdue
 from derecho.stores.sql import load
 from derecho.stores.sqlite.rows import activity_row, run_row, worker_row
@@ -29,7 +38,7 @@ def claimable(
     ready: list[RunRow] = []
     if limit > 0:
         taken = {run.run_id for run in doomed}
-        wanted = json.dumps(list(set(types)))
+        wanted = json.dumps([type_and_version(kind) for kind in set(types)])
         for statement, most in (("ready_runs", limit), ("suspect_runs", min(limit, suspects))):
             found = connection.execute(_SQL[statement], (wanted, now, most)).fetchall() if most > 0 else []
             ready += [run for run in map(run_row, found) if run.run_id not in taken]

@@ -15,7 +15,7 @@ from derecho.journal.changes import (
     RequestTerminate,
     RetireWorker,
 )
-from derecho.journal.model import CLAIMED, Message
+from derecho.journal.model import CLAIMED, Message, kind_of
 from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, advance, everything, message, run_row
 
 
@@ -66,6 +66,15 @@ class TestClaimRuns:
         assert await world.claim("order") == []
         assert await world.store.claim_runs(WORKER, ["token"], []) == []
         assert len(await world.claim("ship", "order")) == 1
+
+    async def test_other_versions_are_left(self, world: World) -> None:
+        await world.register()
+        for number in (1, 2, 3):
+            await world.start(number, version=number)
+            world.clock.advance(1)
+        assert [one.run.version for one in await world.claim(kind_of("order", 2))] == [2]
+        assert await world.claim(kind_of("order", 2)) == []
+        assert [one.run.version for one in await world.claim("order", kind_of("order", 3))] == [1, 3]
 
     async def test_no_tokens_no_runs(self, world: World) -> None:
         await world.register()
