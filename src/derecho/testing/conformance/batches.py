@@ -8,10 +8,23 @@ from typing import Any, get_args
 
 import pytest
 
-from derecho.journal.changes import Change, Conflict, Deliver, Receipt, Result, Transition
+from derecho.journal.changes import (
+    Change,
+    Conflict,
+    CreateRun,
+    Deliver,
+    Receipt,
+    RegisterWorker,
+    RenewWorker,
+    Result,
+    RetireWorker,
+    ScheduleActivity,
+    Transition,
+)
+from derecho.journal.model import WorkerRow
 from derecho.stores.memory import MemoryStore
 from derecho.testing.clock import VirtualClock
-from derecho.testing.conformance.kit import World, everything, message
+from derecho.testing.conformance.kit import MINUTE, World, activity_row, everything, message, run_row
 from derecho.testing.conformance.scenarios import CHANGES_COVERED, REFUSALS, SCENARIOS, Refusal, Scenario, prepare
 
 each = pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
@@ -126,6 +139,40 @@ class TestBatches:
         await asyncio.gather(commit, return_exceptions=True)
         await world.do(Deliver(message("after"), run_id="run-1"))
         assert len(await world.inbox()) in (1, 51), "all of the batch or nothing"
+
+    async def test_a_worker_whose_registration_is_undone_holds_nothing(self, world: World) -> None:
+        await world.register("worker-2")
+        mine = {"claim": "mine", "worker": "worker-1"}
+        registered = RegisterWorker(WorkerRow("worker-1", "test", world.now + MINUTE, []))
+        undone = Deliver(message(), run_id="nothing")
+        results = await world.store.commit(
+            [
+                (CreateRun(run_row(1, **mine), ()),),
+                (registered, CreateRun(run_row(2, **mine), ()), ScheduleActivity(activity_row(5, "run-2")), undone),
+                (CreateRun(run_row(3, claim="another's", worker="worker-2"), ()),),
+                (CreateRun(run_row(4, **mine), ()), ScheduleActivity(activity_row(6, "run-4", **mine))),
+                (registered,),
+                (CreateRun(run_row(5, **mine), ()),),
+                (RetireWorker("worker-1"), undone),
+                (CreateRun(run_row(6, **mine), ()),),
+            ]
+        )
+        assert [isinstance(result, Receipt) for result in results] == [True, False, *[True] * 4, False, True]
+        assert await world.store.get_run("run-2") is None
+        held = [(await world.run(f"run-{number}")).claim for number in (1, 3, 4, 5, 6)]
+        assert held == [None, "another's", None, "mine", "mine"]
+        assert [(item.row.activity, item.lost) for item in (await world.store.overdue(10)).activities] == [(6, True)]
+        assert [row.worker for row in await world.store.workers()] == ["worker-1", "worker-2"]
+
+    async def test_a_worker_whose_registration_is_undone_leaves_no_trace(self, world: World) -> None:
+        row = WorkerRow("worker-1", "test", world.now + MINUTE, ["workflow:order"])
+        await world.refused(RegisterWorker(row), Deliver(message(), run_id="nothing"))
+        assert await world.store.workers() == []
+        await world.start()
+        assert await world.claim() == [], "who is not registered claims nothing"
+        await world.refused(RenewWorker("worker-1", world.now + MINUTE))
+        await world.register()
+        assert len(await world.claim()) == 1
 
     async def test_a_large_batch_is_applied_in_order(self, world: World) -> None:
         await world.sleeping()
