@@ -43,7 +43,7 @@ async def test_two_changes_at_once_are_one_after_the_other(
             before = counts["looks"]
             a: list[Transition] = [(one.change(),)]
             b: list[Transition] = [(other.change(),)]
-            results = await asyncio.gather(stores[0].commit(a), stores[1].commit(b))
+            results = list(await asyncio.gather(stores[0].commit(a), stores[1].commit(b)))
             seen = await everything(stores[0])
             in_order, (reverse, after) = await reference(a, b), await reference(b, a)
             in_reverse = (reverse[::-1], after)
