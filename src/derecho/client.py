@@ -1,12 +1,12 @@
 """The client: start workflows, send them messages, read what became of them.
 
-Works in an engine's process and on its own (a web process, a script). What it returns from is durable; what raised a
-StoreUnavailable of unknown outcome may be repeated with the same id.
+Works in an engine's process and on its own (a web process, a script). What it returns from is durable. A store that is
+away is asked again for 30 s; what raised a StoreUnavailable of unknown outcome then may be repeated with the same id.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
@@ -28,6 +28,7 @@ from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
 from derecho.journal.wire import encode_struct
 from derecho.messages import Signal
+from derecho.outages import Outage, patiently
 from derecho.runtime.ending import terminate
 from derecho.starts import IfClosed, IfRunning, Start, check_id
 from derecho.stores import open_store
@@ -66,6 +67,7 @@ class Within:
     def __init__(self, store: Store, connection: object) -> None:
         self._store = store
         self._connection = connection
+        self.outage = Outage(store.url)
 
     async def commit(self, transition: Transition) -> Result:
         return await self._store.commit_within(self._connection, transition)
@@ -179,7 +181,7 @@ class Client:
         """Runs, newest first, read page by page."""
         before: tuple[int, str] | None = None
         while True:
-            page = await self.store.list_runs(RunFilter(workflow_type, status, before=before))
+            page = await self.ask(self.store.list_runs, RunFilter(workflow_type, status, before=before))
             for row in page:
                 yield Run.of(row)
             if not page:
@@ -188,7 +190,7 @@ class Client:
 
     async def find(self, id: str, run_id: str | None = None) -> RunRow:
         """The row of a run; raises WorkflowNotFound."""
-        row = await self.store.find_run(id) if run_id is None else await self.store.get_run(run_id)
+        row = await (self.ask(self.store.find_run, id) if run_id is None else self.ask(self.store.get_run, run_id))
         if row is None or row.workflow_id != id:
             raise WorkflowNotFound(
                 f"there is no run {run_id or ''} of workflow {id!r} in {self.store.url}".replace("run  of", "run of"),
@@ -207,7 +209,8 @@ class Client:
 
     async def history(self, id: str, run_id: str | None) -> History:
         row = await self.find(id, run_id)
-        return History.from_rows(row.workflow_id, row.run_id, row.workflow_type, await self.store.load(row.run_id))
+        rows = await self.ask(self.store.load, row.run_id)
+        return History.from_rows(row.workflow_id, row.run_id, row.workflow_type, rows)
 
     async def closing(self, id: str, run_id: str) -> Closing:
         """How a run closed; waits until it does."""
@@ -224,7 +227,7 @@ class Client:
         outcome = None if row.is_open else decode_outcome(row.outcome)
         if not isinstance(outcome, ev.WorkflowContinuedAsNew):
             return None
-        following = await self.store.get_run(outcome.run_id) or await self.store.find_run(id)
+        following = await self.ask(self.store.get_run, outcome.run_id) or await self.ask(self.store.find_run, id)
         return None if following is None or following.chain_id != row.chain_id else following.run_id
 
     def run_closed(self, run_id: str, status: Status, outcome: ev.Event) -> None:
@@ -233,7 +236,7 @@ class Client:
 
     async def _unserved(self, row: RunRow) -> str | None:
         """Why nobody works on an open run, when engines are up and none serves what it waits for."""
-        workers = await self.store.workers()
+        workers = await self.ask(self.store.workers)
         served = {name for worker in workers for name in worker.serves}
         if not workers:
             return None
@@ -241,7 +244,7 @@ class Client:
             others = any(type_and_version(name)[0] == f"workflow:{row.workflow_type}" for name in served)
             version = f"version {row.version} of " if others else ""
             return f"no running engine has {version}workflow type {row.workflow_type!r}: start one that registers it"
-        pending = await self.store.pending(row.run_id)
+        pending = await self.ask(self.store.pending, row.run_id)
         for activity in pending.activities:
             wanted = {f"activity:{activity.name}", f"queue:{activity.queue}"}
             if activity.claim is not None or activity.queue == CALLBACK:
@@ -274,7 +277,7 @@ class Client:
             if not row.is_open:
                 return
             event = ev.WorkflowTerminated(reason, max(self.store.now(), row.started_at))
-            children = await self.store.children(row.run_id)
+            children = await self.ask(self.store.children, row.run_id)
             result = await self._committer.commit(terminate(row, children, event, ANY_CLAIM))
             if isinstance(result, Receipt):
                 if self._host is not None:
@@ -323,6 +326,10 @@ class Client:
         return Client(self.store, _committer=Within(self.store, transaction), _converter=self.converter)
 
     # --- for callbacks -----------------------------------------------------------------------------------------------
+
+    async def ask(self, read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read from the store, with patience."""
+        return await patiently(self._committer.outage, read, *args, **kwargs)
 
     async def commit(self, *changes: Change) -> Result:
         return await self._committer.commit(changes)

@@ -3,14 +3,16 @@
 While one commit is under way the next transitions gather; they go out as soon as it is back. No delay is added when it
 is quiet, batches are large under load. The rules: a conflicting transition is refused alone (the store sees to that);
 one that the store cannot take at all is found and refused alone; a caller that goes away does not take the batch with
-it; after an unknown outcome everything is sent again, which is harmless because every change has a key or a claim.
+it; while the store is away, and after an unknown outcome, everything is sent again, which is harmless because every
+change has a key or a claim.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from derecho import outages
 from derecho.errors import StoreError, StoreUnavailable
 from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.store import Store
@@ -18,9 +20,6 @@ from derecho.journal.store import Store
 log = logging.getLogger("derecho.committer")
 
 MAX_BATCH = 1_000
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
-_CLIENT_PATIENCE = 30.0
-"""Seconds for which a client's commit of unknown outcome is repeated."""
 
 Done = Callable[[Result | StoreError], None]
 
@@ -28,8 +27,8 @@ Done = Callable[[Result | StoreError], None]
 class Item:
     """A transition on its way.
 
-    `give_up_at`: loop time after which an unknown outcome is reported; None: never, the engine's own work is repeated
-    for ever. `uncertain`: it was sent once without an answer.
+    `give_up_at`: loop time after which a client is told that the store does not answer; None: never, the engine's own
+    work is repeated for ever. `uncertain`: it was sent once without an answer.
     """
 
     __slots__ = ("done", "give_up_at", "transition", "uncertain")
@@ -50,10 +49,12 @@ class Committer:
 
     def __init__(self, store: Store, on_uncertain: Callable[[Transition], None] | None = None) -> None:
         self.store = store
+        self.outage = outages.Outage(store.url)
         self._on_uncertain = on_uncertain
         self.commits = 0
         self.transitions = 0
         self._queue: deque[Item] = deque()
+        self._under_way: list[Item] = []
         self._task: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,7 +65,7 @@ class Committer:
         self._put(Item(transition, done, None))
 
     async def commit(self, transition: Transition) -> Result:
-        """Commit for a client: raises StoreError; an unknown outcome is repeated for 30 s first."""
+        """Commit for a client: raises StoreError, StoreUnavailable after 30 s in which it was sent again and again."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
@@ -76,7 +77,7 @@ class Committer:
             else:
                 future.set_result(result)
 
-        self._put(Item(transition, done, loop.time() + _CLIENT_PATIENCE))
+        self._put(Item(transition, done, loop.time() + outages.PATIENCE))
         return await future
 
     async def flush(self) -> None:
@@ -88,7 +89,8 @@ class Committer:
         try:
             await asyncio.wait_for(self.flush(), timeout)
         except TimeoutError:
-            log.error("the store did not take %d transitions in %.1f s: left to recovery", len(self._queue), timeout)
+            left = len(self._under_way) + len(self._queue)
+            log.error("the store did not take %d transitions in %.1f s: left to recovery", left, timeout)
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -104,26 +106,30 @@ class Committer:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                self._under_way = batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
                 await self._commit(batch)
+        except asyncio.CancelledError:
+            for item in (*self._under_way, *self._queue):
+                if item.give_up_at is not None:
+                    _tell(item, StoreUnavailable("closed before the store had answered", outcome="unknown"))
+            raise
         finally:
             self._task = None
+            self._under_way = []
             self._idle.set()
 
     async def _commit(self, batch: list[Item]) -> None:
-        pause = _FIRST_PAUSE
+        pause = outages.pauses()
         while batch:
             try:
                 results = await self.store.commit([item.transition for item in batch])
             except StoreUnavailable as exc:
-                if exc.outcome == "unknown":
-                    for item in batch:
-                        item.uncertain = True
-                batch = self._still_patient(batch, exc)
+                self.outage.began("commit", exc)
+                for item in batch:
+                    item.uncertain = item.uncertain or exc.outcome == "unknown"
+                batch, self._queue = self._patient(batch, exc), deque(self._patient(self._queue, exc))
                 if batch:
-                    log.warning("commit of %d transitions will be repeated in %.2f s: %s", len(batch), pause, exc)
-                    await asyncio.sleep(pause)
-                    pause = min(_LONGEST_PAUSE, pause * 2)
+                    await asyncio.sleep(next(pause))
             except Exception as exc:
                 if len(batch) > 1:
                     for item in batch:
@@ -133,6 +139,7 @@ class Committer:
                     _tell(batch[0], error)
                 return
             else:
+                self.outage.over("commit")
                 self.commits += 1
                 self.transitions += len(batch)
                 for item, result in zip(batch, results, strict=True):
@@ -141,15 +148,15 @@ class Committer:
                         self._on_uncertain(item.transition)
                 return
 
-    def _still_patient(self, batch: list[Item], error: StoreUnavailable) -> list[Item]:
-        """Clients are told at once that nothing was written, and later that the outcome stays unknown."""
+    def _patient(self, items: Iterable[Item], error: StoreUnavailable) -> list[Item]:
+        """Those who go on waiting; clients who have waited long enough are told what is known."""
         now = asyncio.get_running_loop().time()
         rest = []
-        for item in batch:
-            if item.give_up_at is None or (item.uncertain and now < item.give_up_at):
+        for item in items:
+            if item.give_up_at is None or now < item.give_up_at:
                 rest.append(item)
             else:  # that a later sending did nothing says nothing of the first
-                _tell(item, StoreUnavailable(str(error), outcome="unknown") if item.uncertain else error)
+                _tell(item, outages.given_up(error, "unknown" if item.uncertain else "not_applied"))
         return rest
 
 

@@ -67,7 +67,7 @@ class Start:
         before: tuple[Change, ...] = ()
         while True:
             if if_closed != "allow":
-                latest = await client.store.find_run(self.workflow_id)
+                latest = await client.ask(client.store.find_run, self.workflow_id)
                 expect = None if latest is None else latest.run_id
                 if latest is not None and not latest.is_open and not _may_reuse(latest, if_closed):
                     if if_closed == "return_existing":
@@ -101,13 +101,13 @@ class Start:
             before = await self._termination() if result.reason == "already_running" or before else ()
 
     async def _termination(self) -> tuple[Change, ...]:
-        row = await self._client.store.find_run(self.workflow_id)
+        row = await self._client.ask(self._client.store.find_run, self.workflow_id)
         if row is None or not row.is_open:
             return ()
         # The run id makes it ours: two starters at one instant must not take each other's commit for their own.
         reason = f"replaced by a new start, run {self._row.run_id}"
         event = ev.WorkflowTerminated(reason, max(self._client.store.now(), row.started_at))
-        children = await self._client.store.children(row.run_id)
+        children = await self._client.ask(self._client.store.children, row.run_id)
         return terminate(row, children, event, ANY_CLAIM)
 
 

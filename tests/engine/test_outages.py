@@ -10,7 +10,7 @@ import derecho
 from derecho import Context, Signal, Store, StoreError, StoreUnavailable
 from tests.support.clocks import StandingClock
 from tests.support.world import engine_of, eventually
-from tests.support.wrapped import wrapped
+from tests.support.wrapped import Weather, wrapped
 
 go = Signal("go", int)
 
@@ -28,21 +28,6 @@ async def order(ctx: Context, number: int) -> int:
 
 
 CALLS = ["commit", "claim_runs", "claim_activities", "due_timers", "overdue", "load"]
-
-
-class Weather:
-    """Bad weather: calls fail with `error` while it lasts; `struck` counts them."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        self.bad = False
-        self.struck = 0
-
-    async def __call__(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.bad:
-            self.struck += 1
-            raise self.error
-        return await original(*args, **kwargs)
 
 
 async def waits(store: Store, id: str, tasks: int) -> bool:
@@ -83,14 +68,20 @@ async def test_an_engine_starts_as_soon_as_the_store_is_there(store: Store) -> N
     await engine.__aexit__(None, None, None)
 
 
-async def test_a_client_is_told_at_once_that_nothing_was_written(store: Store) -> None:
+@pytest.mark.parametrize("failing", [["commit"], CALLS], ids=["writing", "all"])
+async def test_an_outage_is_told_once_and_its_end_once(
+    store: Store, failing: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     weather = Weather(StoreUnavailable("the database is away"))
-    weather.bad = True
-    async with derecho.Client(wrapped(store, commit=weather)) as client:
-        with pytest.raises(StoreUnavailable, match="the database is away") as caught:
-            await client.start(order.bind(1), id="w")
-        assert caught.value.outcome == "not_applied"
-    assert await store.find_run("w") is None
+    async with engine_of(wrapped(store, **dict.fromkeys(failing, weather)), order, double) as engine:
+        weather.bad = True
+        engine.submit((), lambda _: None)
+        await eventually(lambda: weather.struck > 5 * len(failing))
+        weather.bad = False
+        await eventually(lambda: "is back after" in caplog.text)
+    [away, back] = [record.getMessage() for record in caplog.records if record.name == "derecho.outages"]
+    assert "until the store is back: the database is away" in away
+    assert store.url in back
 
 
 async def test_a_lost_answer_starts_a_run_once_all_the_same(store: Store) -> None:

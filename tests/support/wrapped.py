@@ -50,3 +50,18 @@ class Gate:
         """A store all of whose calls go through this gate."""
         names = ("commit", "claim_runs", "claim_activities", "due_timers", "overdue", "load")
         return wrapped(store, **dict.fromkeys(names, self))
+
+
+class Weather:
+    """Bad weather: calls fail with `error` while it lasts; `struck` counts them."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.bad = False
+        self.struck = 0
+
+    async def __call__(self, original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        if self.bad:
+            self.struck += 1
+            raise self.error
+        return await original(*args, **kwargs)

@@ -46,6 +46,7 @@ from derecho.journal.model import RunRow, Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
+from derecho.outages import pauses
 from derecho.queues import Queue
 from derecho.stores import open_store
 from derecho.workflow import WorkflowDefinition
@@ -54,8 +55,6 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 log = logging.getLogger("derecho.engine")
-
-_LONGEST_PAUSE = 2.0
 
 
 class Engine:
@@ -252,16 +251,20 @@ class Engine:
 
     async def persist(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one."""
-        pause = 0.05
+        pause = pauses()
         while True:
             try:
-                return await call()
-            except StoreError as exc:
-                log.warning("could not %s, trying again in %.2f s: %s", what, pause, exc)
-                if isinstance(exc, StoreUnavailable) and exc.outcome == "unknown" and what.startswith("claim"):
+                found = await call()
+            except StoreUnavailable as exc:
+                self.committer.outage.began(what, exc)
+                if exc.outcome == "unknown" and what.startswith("claim"):
                     self.lost_lease()
-            await asyncio.sleep(pause)
-            pause = min(_LONGEST_PAUSE, pause * 2)
+            except StoreError as exc:
+                log.warning("could not %s, trying again: %s", what, exc)
+            else:
+                self.committer.outage.over(what)
+                return found
+            await asyncio.sleep(next(pause))
 
     def new_claim(self) -> str:
         """A token that no other claim ever had: 128 random bits of this start of the engine, and a number."""

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from derecho.clock import SECOND
-from derecho.errors import StoreError
+from derecho.errors import StoreUnavailable
 from derecho.journal.changes import Conflict, RegisterWorker, RenewWorker
 from derecho.journal.model import WorkerRow
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from derecho.engine.engine import Engine
 
 log = logging.getLogger("derecho.engine")
+
+_RENEW = "renew the lease"
 
 
 class Lease:
@@ -68,8 +70,8 @@ class Lease:
             while not self._stop.wait(self.seconds / 3):
                 try:
                     loop.run_until_complete(self._renew())
-                except StoreError as exc:
-                    log.warning("the lease could not be renewed, it will be tried again: %s", exc)
+                except StoreUnavailable as exc:
+                    self._engine.committer.outage.began(_RENEW, exc)
                 except Exception:
                     log.exception("the lease could not be renewed, it will be tried again")
 
@@ -77,5 +79,6 @@ class Lease:
         engine = self._engine
         incarnation = engine.incarnation
         [result] = await engine.store.commit([(RenewWorker(incarnation, self.until()),)])
+        engine.committer.outage.over(_RENEW)
         if isinstance(result, Conflict) and not self._stop.is_set() and engine.incarnation == incarnation:
             self._loop.call_soon_threadsafe(engine.lost_lease)
