@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Literal, ParamSpec, TypeVar
 
-from derecho.errors import StoreUnavailable
+from derecho.errors import StoreError, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +52,26 @@ class Outage:
             self._failing.discard(what)
             if not self._failing:
                 log.warning("the store at %s is back after %.1f s", self._url, time.monotonic() - self._since)
+
+
+async def until_answered(
+    outage: Outage, call: Callable[[], Awaitable[T]], what: str, unknown: Callable[[], object] | None = None
+) -> T:
+    """Ask for an engine, for ever; `unknown` is called when it may have been done without our hearing of it."""
+    pause = pauses()
+    while True:
+        try:
+            found = await call()
+        except StoreUnavailable as exc:
+            outage.began(what, exc)
+            if exc.outcome == "unknown" and unknown is not None:
+                unknown()
+        except StoreError as exc:
+            log.warning("could not %s, and will try again: %s", what, exc)
+        else:
+            outage.over(what)
+            return found
+        await asyncio.sleep(next(pause))
 
 
 async def patiently(outage: Outage, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -30,7 +30,7 @@ from derecho.engine.retention import SHORTEST, RetentionWorker
 from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
-from derecho.errors import DefinitionError, StoreError, StoreUnavailable
+from derecho.errors import DefinitionError, StoreError
 from derecho.journal import events as ev
 from derecho.journal.changes import (
     CreateRun,
@@ -46,7 +46,7 @@ from derecho.journal.model import RunRow, Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
-from derecho.outages import pauses
+from derecho.outages import until_answered
 from derecho.queues import Queue
 from derecho.stores import open_store
 from derecho.workflow import WorkflowDefinition
@@ -251,20 +251,8 @@ class Engine:
 
     async def persist(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one."""
-        pause = pauses()
-        while True:
-            try:
-                found = await call()
-            except StoreUnavailable as exc:
-                self.committer.outage.began(what, exc)
-                if exc.outcome == "unknown" and what.startswith("claim"):
-                    self.lost_lease()
-            except StoreError as exc:
-                log.warning("could not %s, trying again: %s", what, exc)
-            else:
-                self.committer.outage.over(what)
-                return found
-            await asyncio.sleep(next(pause))
+        lost = self.lost_lease if what.startswith("claim") else None
+        return await until_answered(self.committer.outage, call, what, lost)
 
     def new_claim(self) -> str:
         """A token that no other claim ever had: 128 random bits of this start of the engine, and a number."""
