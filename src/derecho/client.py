@@ -129,6 +129,7 @@ class Client:
         Raises WorkflowAlreadyRunning, PayloadError for arguments that do not fit, StoreError.
         """
         definition = _workflow_of(call)
+        await self.store.open()  # a start says what time it is, by the store's clock
         created = Start(
             self, definition.name, definition.version, definition.queue_name, encode_input(call, self.converter), id
         )
@@ -142,6 +143,7 @@ class Client:
         payloads = tuple(
             self.converter.encode(arg, f"argument {n} of {workflow_type!r}") for n, arg in enumerate(args, 1)
         )
+        await self.store.open()
         created = Start(self, workflow_type, 1, "default", payloads, id)
         run_id = await created.commit("fail", "allow")
         return Handle(self, created.workflow_id, run_id, None, started=True)
@@ -152,6 +154,7 @@ class Client:
         All arguments are checked before the first start. Repeating the call after an error is harmless.
         """
         starts = []
+        await self.store.open()
         for id, call in calls:
             definition = _workflow_of(call)
             values = encode_input(call, self.converter)

@@ -2,27 +2,14 @@
 
 from msgspec.structs import replace
 
-from derecho.journal.changes import (
-    BuryWorker,
-    CancelActivity,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    Heartbeat,
-    RegisterWorker,
-    RenewWorker,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    ScheduleTimer,
-)
+from derecho.journal import changes as ch
 from derecho.journal.model import ActivityRow
 from derecho.stores.memory.runs import deliver, let_go
 from derecho.stores.memory.tables import Tables
 from derecho.stores.transitions import stop
 
 
-def schedule_activity(tables: Tables, change: ScheduleActivity) -> None:
+def schedule_activity(tables: Tables, change: ch.ScheduleActivity) -> None:
     row = change.row
     if row.claim is not None and row.worker not in tables.workers:
         tables.put(tables.lost, (row.run_id, row.activity), None)
@@ -43,7 +30,7 @@ def _remove(tables: Tables, row: ActivityRow) -> None:
         tables.drop(tables.lost, (row.run_id, row.activity))
 
 
-def retry_activity(tables: Tables, change: RetryActivity) -> None:
+def retry_activity(tables: Tables, change: ch.RetryActivity) -> None:
     row = _claimed(tables, change.run_id, change.activity, change.claim)
     tables.drop(tables.lost, (row.run_id, row.activity))
     tables.put_activity(
@@ -60,11 +47,11 @@ def retry_activity(tables: Tables, change: RetryActivity) -> None:
     )
 
 
-def finish_activity(tables: Tables, change: FinishActivity) -> None:
+def finish_activity(tables: Tables, change: ch.FinishActivity) -> None:
     _remove(tables, _claimed(tables, change.run_id, change.activity, change.claim))
 
 
-def cancel_activity(tables: Tables, change: CancelActivity) -> None:
+def cancel_activity(tables: Tables, change: ch.CancelActivity) -> None:
     row = tables.activity((change.run_id, change.activity))
     if row is None:
         return
@@ -73,15 +60,15 @@ def cancel_activity(tables: Tables, change: CancelActivity) -> None:
         return
     _remove(tables, row)
     if change.message is not None:
-        deliver(tables, Deliver(change.message, run_id=row.run_id, drop=True))
+        deliver(tables, ch.Deliver(change.message, run_id=row.run_id, drop=True))
 
 
-def heartbeat(tables: Tables, change: Heartbeat) -> None:
+def heartbeat(tables: Tables, change: ch.Heartbeat) -> None:
     row = _claimed(tables, change.run_id, change.activity, change.claim)
     tables.put_activity(replace(row, heartbeat=change.details, timeout_at=change.timeout_at))
 
 
-def schedule_timer(tables: Tables, change: ScheduleTimer) -> None:
+def schedule_timer(tables: Tables, change: ch.ScheduleTimer) -> None:
     row = change.row
     tables.put(tables.inner(tables.timers, row.run_id), row.timer, row)
     tables.timer_queue.add(row.fire_at, (row.run_id, row.timer))
@@ -89,27 +76,27 @@ def schedule_timer(tables: Tables, change: ScheduleTimer) -> None:
         tables.touched.add("timers")
 
 
-def drop_timer(tables: Tables, change: DropTimer) -> None:
+def drop_timer(tables: Tables, change: ch.DropTimer) -> None:
     of_run = tables.timers.get(change.run_id, {})
     if change.must_exist and change.timer not in of_run:
         raise stop("not_found")
     tables.drop(of_run, change.timer)
 
 
-def register_worker(tables: Tables, change: RegisterWorker) -> None:
+def register_worker(tables: Tables, change: ch.RegisterWorker) -> None:
     tables.put(tables.workers, change.row.worker, change.row)
     if change.row.lease_until < tables.horizon["timeouts"]:
         tables.touched.add("timers")
 
 
-def renew_worker(tables: Tables, change: RenewWorker) -> None:
+def renew_worker(tables: Tables, change: ch.RenewWorker) -> None:
     row = tables.workers.get(change.worker)
     if row is None:
         raise stop("not_found")
     tables.put(tables.workers, change.worker, replace(row, lease_until=change.lease_until))
 
 
-def retire_worker(tables: Tables, change: RetireWorker) -> None:
+def retire_worker(tables: Tables, change: ch.RetireWorker) -> None:
     tables.drop(tables.workers, change.worker)
     _free_runs(tables, change.worker, crashed=False)
     for row in _held_by(tables, change.worker):
@@ -119,7 +106,7 @@ def retire_worker(tables: Tables, change: RetireWorker) -> None:
         )
 
 
-def bury_worker(tables: Tables, change: BuryWorker) -> None:
+def bury_worker(tables: Tables, change: ch.BuryWorker) -> None:
     row = tables.workers.get(change.worker)
     if row is None or row.lease_until > tables.now:
         raise stop("not_found")

@@ -86,8 +86,9 @@ class PostgresStore:
     def now(self) -> int:
         with self._lock:
             at = self._clock.now() if self._clock is not None else _ticks() + self._ahead
-            self._last = max(self._last, at)
-            return self._last
+            if self._opened or self._clock is not None:  # before that it is a guess
+                self._last = at = max(self._last, at)
+            return at
 
     def _given_now(self) -> int | None:
         """The instant to decide by: None for the database's own."""

@@ -3,20 +3,7 @@
 from msgspec.json import encode
 from msgspec.structs import astuple
 
-from derecho.journal.changes import (
-    BuryWorker,
-    CancelActivity,
-    Deliver,
-    DropTimer,
-    FinishActivity,
-    Heartbeat,
-    RegisterWorker,
-    RenewWorker,
-    RetireWorker,
-    RetryActivity,
-    ScheduleActivity,
-    ScheduleTimer,
-)
+from derecho.journal import changes as ch
 from derecho.stores.sql import load
 from derecho.stores.sqlite.runs import deliver
 from derecho.stores.sqlite.transaction import Transaction
@@ -26,7 +13,7 @@ _SQL = load("sqlite/tasks")
 _INSERT_ACTIVITY, _FINISH_ACTIVITY = _SQL["insert_activity"], _SQL["finish_activity"]
 
 
-def schedule_activity(tx: Transaction, change: ScheduleActivity) -> None:
+def schedule_activity(tx: Transaction, change: ch.ScheduleActivity) -> None:
     row = change.row
     lost = row.claim is not None and not tx.is_alive(row.worker)
     tx.execute(_INSERT_ACTIVITY, (lost, *astuple(row)))
@@ -37,57 +24,57 @@ def schedule_activity(tx: Transaction, change: ScheduleActivity) -> None:
     tx.watch_deadline(row.timeout_at)
 
 
-def retry_activity(tx: Transaction, change: RetryActivity) -> None:
+def retry_activity(tx: Transaction, change: ch.RetryActivity) -> None:
     if tx.execute(_SQL["retry_activity"], (*astuple(change), tx.now)).rowcount == 0:
         raise stop("not_found")
     tx.touched.add("activities")
     tx.watch_deadline(change.timeout_at)
 
 
-def finish_activity(tx: Transaction, change: FinishActivity) -> None:
+def finish_activity(tx: Transaction, change: ch.FinishActivity) -> None:
     if tx.execute(_FINISH_ACTIVITY, (change.run_id, change.activity, change.claim)).rowcount == 0:
         raise stop("not_found")
 
 
-def cancel_activity(tx: Transaction, change: CancelActivity) -> None:
+def cancel_activity(tx: Transaction, change: ch.CancelActivity) -> None:
     place = (change.run_id, change.activity)
     if tx.execute(_SQL["flag_activity"], place).rowcount:
         return
     if tx.execute(_FINISH_ACTIVITY, (*place, None)).rowcount and change.message is not None:
-        deliver(tx, Deliver(change.message, run_id=change.run_id, drop=True))
+        deliver(tx, ch.Deliver(change.message, run_id=change.run_id, drop=True))
 
 
-def heartbeat(tx: Transaction, change: Heartbeat) -> None:
+def heartbeat(tx: Transaction, change: ch.Heartbeat) -> None:
     if tx.execute(_SQL["heartbeat"], astuple(change)).rowcount == 0:
         raise stop("not_found")
     tx.watch_deadline(change.timeout_at)
 
 
-def schedule_timer(tx: Transaction, change: ScheduleTimer) -> None:
+def schedule_timer(tx: Transaction, change: ch.ScheduleTimer) -> None:
     row = change.row
     tx.execute(_SQL["insert_timer"], (row.run_id, row.timer, row.fire_at))
     if row.fire_at < tx.horizon["timers"]:
         tx.touched.add("timers")
 
 
-def drop_timer(tx: Transaction, change: DropTimer) -> None:
+def drop_timer(tx: Transaction, change: ch.DropTimer) -> None:
     if tx.execute(_SQL["drop_timer"], (change.run_id, change.timer)).rowcount == 0 and change.must_exist:
         raise stop("not_found")
 
 
-def register_worker(tx: Transaction, change: RegisterWorker) -> None:
+def register_worker(tx: Transaction, change: ch.RegisterWorker) -> None:
     row = change.row
     tx.execute(_SQL["register"], (row.worker, row.name, row.lease_until, encode(row.serves).decode()))
     tx.workers_changed()
     tx.watch_deadline(row.lease_until)
 
 
-def renew_worker(tx: Transaction, change: RenewWorker) -> None:
+def renew_worker(tx: Transaction, change: ch.RenewWorker) -> None:
     if tx.execute(_SQL["renew"], (change.worker, change.lease_until)).rowcount == 0:
         raise stop("not_found")
 
 
-def retire_worker(tx: Transaction, change: RetireWorker) -> None:
+def retire_worker(tx: Transaction, change: ch.RetireWorker) -> None:
     tx.execute(_SQL["retire"], (change.worker,))
     tx.workers_changed()
     _free_runs(tx, change.worker, crashes=0)
@@ -95,7 +82,7 @@ def retire_worker(tx: Transaction, change: RetireWorker) -> None:
         tx.touched |= {"activities", "timers"}
 
 
-def bury_worker(tx: Transaction, change: BuryWorker) -> None:
+def bury_worker(tx: Transaction, change: ch.BuryWorker) -> None:
     if tx.execute(_SQL["bury"], (change.worker, tx.now)).rowcount == 0:
         raise stop("not_found")
     tx.workers_changed()

@@ -1,0 +1,128 @@
+"""What only the database can decide between two processes: who was first, and what time it is."""
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from typing import Any
+
+import asyncpg
+import pytest
+
+from derecho import Client, PostgresStore
+from derecho.clock import SECOND
+from derecho.errors import WorkflowAlreadyRunning
+from derecho.journal.changes import BuryWorker, Deliver, Receipt, RegisterWorker, Transition
+from derecho.journal.model import WorkerRow
+from derecho.testing.clock import VirtualClock
+from derecho.testing.conformance.kit import World, message
+from tests.postgres.load import order
+from tests.support.schemas import Janitor
+
+ROUNDS, STARTERS = int(os.environ.get("DERECHO_STARTS", "50")), 32
+
+
+async def test_of_many_starts_of_one_id_at_once_one_makes_a_run(
+    empty_schema_url: str, janitor: Janitor, shared_schema: str
+) -> None:
+    clients = [Client(empty_schema_url) for _ in range(4)]
+    counts: Counter[str] = Counter()
+
+    async def start(client: Client, id: str, barrier: asyncio.Barrier) -> str | None:
+        await barrier.wait()
+        try:
+            handle = await client.start(order.bind(1), id=id)
+        except WorkflowAlreadyRunning as exc:
+            counts["refused"] += 1
+            return exc.run_id
+        counts["started"] += 1
+        return (await handle.describe()).run_id
+
+    for number in range(ROUNDS):
+        barrier = asyncio.Barrier(STARTERS)
+        starts = [start(clients[n % len(clients)], f"w{number}", barrier) for n in range(STARTERS)]
+        assert len(set(await asyncio.gather(*starts))) == 1, "all are told of the same run"
+    for client in clients:
+        await client.close()
+    print(dict(counts))
+    assert counts == {"started": ROUNDS, "refused": ROUNDS * (STARTERS - 1)}
+    assert janitor.fetch(f"SELECT count(*) FROM {shared_schema}.runs")[0][0] == ROUNDS
+
+
+async def test_batches_that_touch_the_same_runs_in_every_order_never_wait_for_each_other_in_a_ring(
+    empty_schema_url: str, janitor: Janitor, postgres_url: str
+) -> None:
+    chance, clock = random.Random(5), VirtualClock()
+    stores = [PostgresStore(empty_schema_url, clock=clock) for _ in range(4)]
+    world = World(stores[0], clock)
+    for number in range(1, 13):
+        await world.sleeping(number)
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    (before,) = janitor.fetch(deadlocks)[0]
+
+    async def send(store: PostgresStore, sender: int) -> None:
+        for turn in range(10):
+            numbers = chance.sample(range(1, 13), 12)
+            batch: list[Transition] = [
+                (Deliver(message("hello", f"{sender} {turn}"), run_id=f"run-{number}"),) for number in numbers
+            ]
+            assert all(isinstance(result, Receipt) for result in await store.commit(batch))
+
+    await asyncio.gather(*(send(store, sender) for sender, store in enumerate(stores)))
+    assert [len(await world.inbox(f"run-{number}")) for number in range(1, 13)] == [40] * 12
+    janitor.execute("SELECT pg_stat_force_next_flush()")
+    assert janitor.fetch(deadlocks)[0][0] == before
+    for store in stores:
+        await store.close()
+
+
+async def test_a_lease_that_runs_out_while_its_burial_waits_for_a_lock_has_run_out(
+    empty_schema_url: str, postgres_url: str, shared_schema: str
+) -> None:
+    """The instant that decides is read when the lock is held, not when the transaction began."""
+    store = PostgresStore(empty_schema_url)
+    await store.open()
+    row = WorkerRow("worker-1", "test", store.now() + SECOND, [])
+    await store.commit([(RegisterWorker(row),)])
+    holder: Any = await asyncpg.connect(postgres_url)
+    async with holder.transaction():
+        await holder.execute(f"SELECT FROM {shared_schema}.workers FOR UPDATE")
+        burial = asyncio.create_task(store.commit([(BuryWorker("worker-1"),)]))
+        waits = "wait_event_type = 'Lock' AND query LIKE '%workers%'"
+        waiting = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waits})"
+        while not await holder.fetchval(waiting):
+            assert not burial.done(), "it should wait for the lock"
+            await holder.execute("SELECT pg_stat_clear_snapshot()")
+        await holder.execute(
+            f"SELECT pg_sleep(greatest(0, {row.lease_until} - {shared_schema}.instant()) / 1e6 + 0.01)"
+        )
+    assert await burial == [Receipt()]
+    await holder.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_an_engine_whose_clock_is_a_day_off_goes_by_the_databases(
+    empty_schema_url: str, janitor: Janitor, shared_schema: str, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    wall = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: wall() + days * 86_400 * 1_000_000_000)
+    store = PostgresStore(empty_schema_url)
+    await store.open()
+    (instant,) = janitor.fetch(f"SELECT {shared_schema}.instant()")[0]
+    assert abs(store.now() - instant) < 60 * SECOND
+    await store.close()
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_a_client_whose_clock_is_a_day_off_starts_runs_now(
+    empty_schema_url: str, janitor: Janitor, shared_schema: str, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    wall = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: wall() + days * 86_400 * 1_000_000_000)
+    client = Client(empty_schema_url)
+    await client.start(order.bind(1), id="w")
+    await client.close()
+    looked = janitor.fetch(f"SELECT ready_at - {shared_schema}.instant() FROM {shared_schema}.live")
+    assert abs(looked[0][0]) < 60 * SECOND
