@@ -1,6 +1,7 @@
 """Documentation runs: every Python block in README.md and docs/ is executed, every relative link leads somewhere.
 
-The blocks of one page are one module and share its names. An `async def main()` is run once its block has been read.
+The blocks of one page are one module and share its names. An `async def main()` is run once its block has been read,
+and so are the tests in it, with the fixture `derecho_env`, and its test cases.
 What a block prints is compared with its `#>` comments, if it has any. Words behind the fence's `python` change that:
 
     notest              not executed; there are few of these
@@ -12,10 +13,13 @@ import inspect
 import re
 import sys
 import types
+import unittest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from derecho.testing import Environment
 from tests.docs.pages import PACKAGE, ROOT, Block, Page, pages
 
 MOST_NOTEST = 3
@@ -32,6 +36,25 @@ def run(block: Block, page: Page, module: types.ModuleType) -> None:
     main = module.__dict__.setdefault("main", before)
     if main is not before and inspect.iscoroutinefunction(main):
         asyncio.run(asyncio.wait_for(main(), SECONDS_OF_A_BLOCK))
+    for name in re.findall(r"^(?:async )?def (test_\w+)", block.text, flags=re.MULTILINE):
+        run_test(getattr(module, name))
+    for name in re.findall(r"^class (\w+)\(unittest\.", block.text, flags=re.MULTILINE):
+        result = unittest.defaultTestLoader.loadTestsFromTestCase(getattr(module, name)).run(unittest.TestResult())
+        assert result is not None
+        assert (result.testsRun, result.errors, result.failures) == (1, [], [])
+
+
+def run_test(test: Any) -> None:
+    """What pytest does with a test of a page."""
+
+    async def in_environment() -> None:
+        async with Environment() as env:
+            await asyncio.wait_for(test(env), SECONDS_OF_A_BLOCK)
+
+    if inspect.iscoroutinefunction(test):
+        asyncio.run(in_environment())
+    elif not inspect.signature(test).parameters:
+        test()
 
 
 def promised_output(block: Block) -> list[str]:

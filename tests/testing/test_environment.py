@@ -132,6 +132,12 @@ async def test_an_activity_without_a_stub_fails_the_test_at_once_and_names_what_
         await env.run(pay.bind("1"))
 
 
+async def test_a_stub_that_cannot_take_the_arguments_fails_the_test_at_once(env: Environment) -> None:
+    env.stub(charge, lambda: "ch_1")  # type: ignore[misc, arg-type]  # the slip
+    with pytest.raises(AssertionError, match=r"stub of activity 'charge' cannot be called with \('1'\): too many"):
+        await env.run(pay.bind("1"))
+
+
 async def test_a_stub_that_is_used_up_is_no_stub(env: Environment) -> None:
     env.stub_error(charge, OSError("down"), times=1)
     with pytest.raises(AssertionError, match="its stubs are used up"):

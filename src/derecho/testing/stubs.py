@@ -139,10 +139,21 @@ class Stubs:
                 self.missing(Missing(self._say_missing(name)))
                 return await asyncio.Event().wait()  # the test has failed: nothing more is to happen here
             stub.used += 1
+            self._check_call(name, stub.fn, args, kwargs)
             value = stub.fn(*args, **kwargs)
             return await value if inspect.isawaitable(value) else value
         finally:
             self.under_way -= 1
+
+    def _check_call(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A stub that cannot take the arguments is a slip of the test, no failed attempt."""
+        try:
+            inspect.signature(fn).bind(*args, **kwargs)
+        except TypeError as exc:
+            given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+            self.missing(Missing(f"the stub of activity {name!r} cannot be called with ({', '.join(given)}): {exc}"))
+        except ValueError:
+            pass  # a builtin that does not say what it takes
 
     def _say_missing(self, name: str) -> str:
         act = current_activity()

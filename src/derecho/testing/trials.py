@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 
+from derecho.audit import audit
 from derecho.client import Client
 from derecho.engine.engine import Engine
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
@@ -265,6 +266,9 @@ class Trial:
             definition = world.registry.find(row.workflow_type, row.version)
             if isinstance(definition, WorkflowDefinition) and len(history):
                 replay(definition, history, codec=world.converter.codec)
+        violations = await audit(world.store)
+        if violations:
+            raise AssertionError("\n".join(["the store is not sound:", *map(str, violations)]))
 
 
 async def _tell(died: asyncio.Event, changed: Callable[[], None]) -> None:
