@@ -1,6 +1,7 @@
 """Workflows that the tests of the kit run."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -122,3 +123,32 @@ async def journey(ctx: Context, n: int) -> list[str]:
 async def counting(ctx: Context) -> int:
     """What it gives depends on how often its activity ran: no fault may go unnoticed."""
     return await weigh.execute(ctx, "x")
+
+
+@derecho.activity(run_in="process")
+def in_a_process(text: str) -> list[int]:
+    derecho.heartbeat(1)
+    if text == "bad":
+        raise ValueError("of the child")
+    return [len(text), os.getpid()]
+
+
+@derecho.workflow
+async def elsewhere(ctx: Context, text: str) -> list[int]:
+    return await in_a_process.execute(ctx, text)
+
+
+@derecho.activity
+async def ask(token: str) -> None:
+    raise NotImplementedError
+
+
+@derecho.workflow
+async def asks(ctx: Context, times: int) -> str:
+    """Asks somebody again and again, each time as a new run."""
+    answer = ctx.callback(str)
+    await ask.execute(ctx, answer.token)
+    said = await answer.future
+    if times > 1:
+        raise ctx.continue_as_new(asks.bind(times - 1))
+    return said

@@ -1,6 +1,7 @@
 """The environment: the real engine, on a clock that jumps when everything waits."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from derecho import PayloadError, WorkflowBlocked, WorkflowCancelled, WorkflowFailed
+from derecho import PayloadError, PostgresStore, WorkflowBlocked, WorkflowCancelled, WorkflowFailed
 from derecho.stores.sqlite import SQLiteStore
 from derecho.testing import Environment
 from tests.testing.programs import (
@@ -17,8 +18,12 @@ from tests.testing.programs import (
     Order,
     Receipt,
     approved,
+    ask,
+    asks,
     charge,
+    elsewhere,
     flaky_step,
+    in_a_process,
     lottery,
     order_workflow,
     pack,
@@ -122,6 +127,39 @@ async def test_real_activities_run_on_the_loop_and_in_threads(env: Environment) 
     run = env.start(ORDER, signals=[(approved, "ann")])
     assert await run.result() == Receipt("really 1 999", ["ann-0:5", "ann-1:5"])
     assert [call.result for call in env.calls(weigh)] == [5, 5]
+
+
+async def test_a_real_activity_runs_in_its_process(env: Environment) -> None:
+    env.use_real(in_a_process)
+    length, pid = await env.run(elsewhere.bind("tea"))
+    assert (length, pid != os.getpid()) == (3, True)
+    [call] = env.calls(in_a_process)
+    assert (call.args, call.result) == (("tea",), [length, pid])
+    run = env.start(elsewhere.bind("bad"))
+    await env.advance(0)
+    assert isinstance(env.calls(in_a_process)[-1].error, Exception)
+    await run.cancel()
+
+
+async def test_callbacks_are_completed_by_the_client_across_continue_as_new(env: Environment) -> None:
+    tokens: list[str] = []
+    env.stub(ask, lambda token: tokens.append(token))
+    run = env.start(asks.bind(3))
+    for n in range(3):
+        await env.advance(60)
+        await env.client.complete(tokens[n], f"answer {n}")
+    assert await run.result() == "answer 2"
+
+
+async def test_the_same_on_postgresql(schema_url: str) -> None:
+    async with Environment(store=lambda clock: PostgresStore(schema_url, clock=clock)) as env:
+        env.stub_value(charge, "ch_1")
+        env.stub(weigh, lambda parcel: 7)
+        run = env.start(ORDER)
+        await env.advance(DAY)
+        await run.signal(approved, "ann")
+        assert await run.result() == Receipt("ch_1", ["ann-0:7", "ann-1:7"])
+        assert env.now == datetime(2026, 1, 2, 1, tzinfo=UTC)
 
 
 async def test_an_activity_without_a_stub_fails_the_test_at_once_and_names_what_is_near(env: Environment) -> None:
