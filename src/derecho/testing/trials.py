@@ -14,6 +14,7 @@ import msgspec
 
 from derecho.audit import audit
 from derecho.client import Client
+from derecho.committer import Committer
 from derecho.engine.engine import Engine
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
 from derecho.handle import Handle
@@ -181,9 +182,11 @@ class Trial:
         """Whether what steers from outside did something, for which time stands still."""
         if driving is None:
             return False
-        seen = self.world.changes
+        seen, committer = self.world.changes, self._client._committer
         if not driving.done():
             await asyncio.wait({driving}, timeout=HANGS_AFTER)
+            while isinstance(committer, Committer) and committer._task is not None:
+                await committer.flush()
         if driving.done():
             driving.result()
         return self.world.changes != seen

@@ -36,11 +36,12 @@ LEASE = 1e9
 HANGS_AFTER = 0.2
 """Real seconds after which a stub that still waits is taken to hang, so that its timeouts come."""
 
-STUCK_AFTER = 1.0
+STUCK_AFTER = 2.0
 """Real seconds for which a result may be awaited while nothing can happen any more."""
 
-_IN_A_ROW = 4
-"""Turns of the event loop for which everything must wait: what is known to one task reaches the next one later."""
+_IN_A_ROW, _MANY_IN_A_ROW = 4, 200
+"""Turns of the event loop for which everything must wait: what is known to one task reaches the next one later.
+Many when stubs are under way, which may be slow and not hang."""
 
 
 class KitRegistry(Registry):
@@ -241,7 +242,7 @@ class World:
             hangs = time.monotonic() - since > HANGS_AFTER and (but_attempts or self._only_stubs())
             if self.is_quiet(but_attempts=hangs):
                 in_a_row += 1
-                if in_a_row >= _IN_A_ROW:
+                if in_a_row >= (_MANY_IN_A_ROW if hangs else _IN_A_ROW):
                     return
                 await asyncio.sleep(0)
             else:
