@@ -172,15 +172,14 @@ class ActivityWorker:
         """
         engine, row = self._engine, attempt.row
         limit = min(engine.lease.seconds / 2, (attempt.command.start_to_close or FOREVER) / SECOND)
-        told: list[tuple[ev.Fact, str | None]] = []
+        told: list[ev.Fact] = []
 
         async def work(connection: Any) -> Transition:
             attempt.context._transaction = connection
             fact, finish = outcomes.completed(row, attempt.encode(await call()), engine.store.now(), engine.worker_id)
-            claim = engine.workflows.warm_claim(row.run_id)
-            told.append((fact, claim))
-            message = NewMessage(encode_struct(fact))
-            return finish, Deliver(message, row.run_id, claim=claim, worker=engine.incarnation, drop=True)
+            told.append(fact)
+            # Without a claim of the run: nobody would know of it if the answer is lost.
+            return finish, Deliver(NewMessage(encode_struct(fact)), row.run_id, drop=True)
 
         timeout = asyncio.timeout(limit)
         try:
@@ -191,8 +190,7 @@ class ActivityWorker:
                 raise
             raise Overrun(f"the transaction of activity {row.name!r} took longer than {limit:g} s") from exc
         if isinstance(result, Receipt):
-            [(fact, claim)] = told
-            engine.message_delivered(result, claim, fact)
+            engine.message_delivered(result, None, told[0])
         else:
             attempt.cancel("lost")
 

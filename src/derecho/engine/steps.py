@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from derecho.clock import SECOND
 from derecho.engine.outcomes import TIMEOUT_NAMES, Verdict, describe
 from derecho.engine.runs import LiveRun
-from derecho.errors import PayloadError
+from derecho.errors import PayloadError, StoreUnavailable
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, Transition
 from derecho.journal.failures import timeout_failure, to_failure
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from derecho.engine.engine import Engine
 
 _random = random.SystemRandom()
+_WRITE = "write a transaction"
 Tell = Callable[[str, ev.Fact, Change | None], None]
 
 
@@ -87,6 +88,9 @@ class StepRunner:
             task = asyncio.current_task()
             if isinstance(exc, KeyboardInterrupt) or (task is not None and task.cancelling()):
                 raise  # the engine stops it
+            if options.transactional and isinstance(exc, StoreUnavailable):
+                self._engine.committer.outage.began(_WRITE, exc)
+                return None, SECOND // 5
             verdict = describe(exc)
             if limit.expired() and isinstance(exc, TimeoutError):
                 message = f"step {request.future.name!r} took too long"
@@ -106,18 +110,19 @@ class StepRunner:
     async def _transact(self, run: LiveRun, step: int, request: StepRequest) -> None:
         """Commit the user's rows with the message that says so; whoever comes second writes nothing."""
         engine, run_id = self._engine, run.identity.run_id
-        told: list[tuple[ev.Fact, str | None]] = []
+        told: list[ev.Fact] = []
 
         async def work(connection: Any) -> Transition:
             value = request.options.encode(await request.fn(connection))
-            fact, claim = ev.StepCompleted(step, value, engine.store.now()), engine.workflows.warm_claim(run_id)
-            told.append((fact, claim))
-            message = NewMessage(encode_struct(fact), f"transaction:{run_id}:{step}")
-            return (Deliver(message, run_id, claim=claim, worker=engine.incarnation, drop=True),)
+            told.append(ev.StepCompleted(step, value, engine.store.now()))
+            message = NewMessage(encode_struct(told[0]), f"transaction:{run_id}:{step}")
+            return (
+                Deliver(message, run_id, drop=True),
+            )  # without a claim, which nobody would know if its answer is lost
 
         result = await engine.store.transact(work)
+        engine.committer.outage.over(_WRITE)
         run.steps.pop(step, None)
         if isinstance(result, Receipt):
-            [(fact, claim)] = told
-            engine.message_delivered(result, claim, fact)
+            engine.message_delivered(result, None, told[0])
         engine.workflows.next(run)  # it may have to give its claim back, to read what others sent meanwhile

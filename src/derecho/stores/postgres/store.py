@@ -169,7 +169,7 @@ class PostgresStore:
         return settled.results
 
     async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
-        session = Session(self._settle)
+        session = Session(self._settle, self._address.schema)
         served = asyncio.ensure_future(self._run(session.serve, tries=1))
         await session.work(served, work)
         settled = await asyncio.shield(served)

@@ -1,6 +1,7 @@
 """The user's rows and ours in one transaction: ours, in which code of theirs works, or theirs, in which we write."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -10,11 +11,15 @@ from asyncpg.pool import PoolConnectionProxy
 from derecho.errors import StoreError
 from derecho.journal.changes import Conflict, Result, Transition
 from derecho.stores.postgres.connections import Link, hear
-from derecho.stores.postgres.hosts import Connection
+from derecho.stores.postgres.hosts import Connection, Troubles
 from derecho.stores.postgres.writing import Settled
 
-_ENDS = {"ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "RELEASE", "ROLLBACK", "SAVEPOINT", "SET", "START"}
-
+_ENDS = re.compile(  # behind comments, too
+    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:abort|begin|commit|end|prepare|release|reset|rollback|savepoint|set|start)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_WRITES = r'\b(?:insert\s+into|update|delete\s+from|truncate|table|merge\s+into)\s+(?:table\s+|only\s+)?"?%s"?\s*\.'
 
 _PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 60000"  # the user's code may think between two statements
 
@@ -28,8 +33,9 @@ class _Undone(Exception):
 class UserConnection:
     """What a transactional activity writes through; parameters are `$1`, `$2` … in the statement."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, schema: str) -> None:
         self._connection = connection
+        self._writes = re.compile(_WRITES % schema, re.IGNORECASE)
         self.open = True
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -43,7 +49,9 @@ class UserConnection:
     def _allowed(self, sql: str) -> Connection:
         if not self.open:
             raise StoreError("this transaction has ended: its connection is good only inside the function that got it")
-        if sql.split(maxsplit=1)[:1] and sql.split(maxsplit=1)[0].rstrip(";").upper() in _ENDS:
+        if self._writes.search(sql):
+            raise StoreError("a statement inside a transaction of Derecho's may not write Derecho's own tables")
+        if _ENDS.match(sql):
             raise StoreError("a statement inside a transaction of Derecho's may not begin or end one, or set something")
         return self._connection
 
@@ -51,9 +59,10 @@ class UserConnection:
 class Session:
     """A transaction between two tasks: `serve` holds it open, `work` uses it."""
 
-    def __init__(self, settle: Callable[[Link, Sequence[Transition]], Awaitable[Settled]]) -> None:
+    def __init__(self, settle: Callable[[Link, Sequence[Transition]], Awaitable[Settled]], schema: str) -> None:
         loop = asyncio.get_running_loop()
         self._settle = settle
+        self._schema = schema
         self._begun: asyncio.Future[UserConnection] = loop.create_future()
         self._decided: asyncio.Future[Transition | None] = loop.create_future()
 
@@ -62,7 +71,7 @@ class Session:
         try:
             async with link.connection.transaction():
                 await link.connection.execute(_PATIENT)
-                self._begun.set_result(UserConnection(link.connection))
+                self._begun.set_result(UserConnection(link.connection, self._schema))
                 transition = await self._decided
                 if transition is None:
                     raise _Undone(Conflict("not_found", "the transaction was given up"))
@@ -91,10 +100,12 @@ class Session:
                 transition = await work(user)
             finally:
                 user.open = False
-        except BaseException:
+        except BaseException as exc:
             self._decided.set_result(None)  # also for a transaction that is yet to begin
             if self._begun.done():
                 await asyncio.wait({served})
+                if isinstance(exc, Troubles):
+                    await served  # raises if the connection was lost, whatever became of that in the user's hands
             raise
         self._decided.set_result(transition)
 
