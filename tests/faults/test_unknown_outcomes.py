@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from derecho import MemoryStore
-from derecho import committer as committing
+from derecho import MemoryStore, outages
 from derecho.committer import Committer
 from derecho.errors import StoreUnavailable
 from derecho.journal.changes import CreateRun, Receipt
@@ -16,7 +15,7 @@ START = CreateRun(run_row(1), (message("start"),))
 
 
 async def test_it_stays_unknown_when_all_later_sendings_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committing, "_CLIENT_PATIENCE", 0.1)
+    monkeypatch.setattr(outages, "PATIENCE", 0.1)
     sendings = 0
 
     async def commit(original: Any, transitions: Any) -> Any:
@@ -35,7 +34,9 @@ async def test_it_stays_unknown_when_all_later_sendings_do_nothing(monkeypatch: 
     assert sendings >= 2
 
 
-async def test_it_is_told_at_once_when_its_first_sending_did_nothing() -> None:
+async def test_it_is_told_that_nothing_was_done_when_no_sending_did_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "PATIENCE", 0.1)
+
     async def commit(original: Any, transitions: Any) -> Any:
         raise StoreUnavailable("nobody is there")
 

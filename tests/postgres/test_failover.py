@@ -78,13 +78,15 @@ async def an_old_primary_returns(made: Cluster, load: Load) -> None:
     """It believes to be the primary, takes writes, and is named first: nobody may follow it."""
     old, new = made.servers[0], made.servers[-1]
     old.set("synchronous_standby_names = ''")
+    old.set("log_connections = on")
     await old.start()
     assert not await old.fetchval("SELECT pg_is_in_recovery()")
     rows = "SELECT (SELECT count(*) FROM derecho.history) + (SELECT count(*) FROM derecho.runs)"
     before = await old.fetchval(rows)
+    log = old.data.with_name(f"{old.data.name}.log")
+    so_far = log.read_text().count("application_name=derecho")
     new.kill()
-    failed = load.counts["failed"]
-    await eventually(lambda: load.counts["failed"] >= failed + 10)
+    await eventually(lambda: log.read_text().count("application_name=derecho") >= so_far + 5)
     await new.start()
     await load.progress(20)
     async with Client(made.address) as fresh:

@@ -77,6 +77,28 @@ async def test_batches_that_touch_the_same_runs_in_every_order_never_wait_for_ea
         await store.close()
 
 
+async def test_a_claim_waits_for_no_row_that_another_one_holds(
+    empty_schema_url: str, postgres_url: str, shared_schema: str
+) -> None:
+    clock = VirtualClock()
+    world = World(PostgresStore(empty_schema_url, clock=clock), clock)
+    await world.register()
+    for number in (1, 2):
+        await world.start(number)
+        await world.activity(5, f"run-{number}")
+    holder: Any = await asyncpg.connect(postgres_url)
+    async with holder.transaction():
+        for table in ("live", "activities"):
+            await holder.execute(f"SELECT FROM {shared_schema}.{table} WHERE run_id = 'run-1' FOR NO KEY UPDATE")
+        async with asyncio.timeout(20):
+            assert [item.run.run_id for item in await world.claim()] == ["run-2"]
+            assert [row.run_id for row in await world.claim_activities()] == ["run-2"]
+    assert [item.run.run_id for item in await world.claim()] == ["run-1"]
+    assert [row.run_id for row in await world.claim_activities()] == ["run-1"]
+    await holder.close()
+    await world.store.close()
+
+
 async def test_a_lease_that_runs_out_while_its_burial_waits_for_a_lock_has_run_out(
     empty_schema_url: str, postgres_url: str, shared_schema: str
 ) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -370,7 +371,8 @@ class WorkflowWorker:
                 self._fall_back(run, ())
         deadline = time.monotonic() + timeout
         while any(run.busy for run in self.runs) and time.monotonic() < deadline:
-            await self._engine.committer.flush()
+            with suppress(TimeoutError):  # the store may be away
+                await asyncio.wait_for(self._engine.committer.flush(), deadline - time.monotonic())
             await asyncio.sleep(0.002)  # the turn is on the workflow thread
         for run in self.runs:
             self._fall_back(run, ())
