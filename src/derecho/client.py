@@ -323,8 +323,8 @@ class Client:
     def within(self, transaction: object) -> "Client":
         """A client that writes in your own open transaction on the store's database: start a workflow with your rows.
 
-        Nothing begins before you commit, and nothing remains when you roll back. Takes an `sqlite3.Connection`, or an
-        SQLAlchemy connection or session on one, whose file is the store's.
+        Nothing begins before you commit, and nothing remains when you roll back. Takes a connection of asyncpg's to the
+        store's database; or an `sqlite3.Connection` to its file, or an SQLAlchemy connection or session on one.
         """
         return Client(self.store, _committer=Within(self.store, transaction), _converter=self.converter)
 

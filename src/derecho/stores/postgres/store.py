@@ -181,7 +181,7 @@ class PostgresStore:
         try:
             settled = await self._settle(Link(check_within(connection)), [transition])
         except Troubles as exc:
-            raise self._connections.explain(exc) from exc
+            raise StoreError(f"client.within could not write through this connection: {exc}") from exc
         return settled.results[0]
 
     # --- claims and looks ---------------------------------------------------------------------------------------------
