@@ -21,7 +21,7 @@ log = logging.getLogger("derecho.stores.postgres")
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection until it is ready."""
 
-_SETTINGS = {
+SETTINGS = {
     "application_name": "derecho",
     "statement_timeout": "30000",
     "idle_in_transaction_session_timeout": "2000",  # an engine that is stopped inside a claim must not keep its rows
@@ -80,7 +80,7 @@ class Hosts:
             timeout=CONNECT_TIMEOUT,
             statement_cache_size=200 if prepared else 0,
             target_session_attrs=SessionAttribute.read_write,
-            server_settings=_SETTINGS if prepared else None,
+            server_settings=SETTINGS if prepared else None,
         )
         timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, connection.terminate)
         try:

@@ -251,7 +251,7 @@ class PostgresStore:
         async def job(link: Link) -> tuple[list[asyncpg.Record], list[asyncpg.Record], list[asyncpg.Record]]:
             fetch = link.connection.fetch
             lost = await fetch(self._work["lost_activities"], limit + 1)
-            late = await fetch(self._work["first_timeouts"], max(0, limit - len(lost)) + 1)
+            late = await fetch(self._work["first_timeouts"], given, max(0, limit - len(lost)) + 1)
             return lost, late, await fetch(self._work["all_workers"], given)
 
         lost, timeouts, found = await self._run(job)

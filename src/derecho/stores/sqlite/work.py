@@ -82,7 +82,7 @@ def claim_activities(
 
 
 def due_timers(connection: sqlite3.Connection, now: int, limit: int) -> DueTimers:
-    rows = [TimerRow(*row) for row in connection.execute(_SQL["first_timers"], (limit + 1,))]
+    rows = [TimerRow(*row) for row in connection.execute(_SQL["first_timers"], (now, limit + 1))]
     due = [row for row in rows[:limit] if row.fire_at <= now]
     return DueTimers(due, rows[len(due)].fire_at if len(rows) > len(due) else None)
 
@@ -90,7 +90,7 @@ def due_timers(connection: sqlite3.Connection, now: int, limit: int) -> DueTimer
 def overdue(connection: sqlite3.Connection, now: int, limit: int) -> Overdue:
     lost = [activity_row(row) for row in connection.execute(_SQL["lost_activities"], (limit + 1,))]
     room = max(0, limit - len(lost))
-    rows = [activity_row(row) for row in connection.execute(_SQL["first_timeouts"], (room + 1,))]
+    rows = [activity_row(row) for row in connection.execute(_SQL["first_timeouts"], (now, room + 1))]
     late = [row for row in rows[:room] if row.timeout_at is not None and row.timeout_at <= now]
     workers = [worker_row(row) for row in connection.execute(_SQL["all_workers"])]
     dead = [worker for worker in workers if worker.lease_until <= now]

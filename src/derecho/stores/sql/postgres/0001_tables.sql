@@ -17,7 +17,7 @@ CREATE TABLE derecho.runs (
     events bigint NOT NULL, digest text COLLATE "C" NOT NULL, inbox_last bigint NOT NULL,
     parent_run_id text COLLATE "C", parent_child bigint, close_policy text COLLATE "C", outcome text COLLATE "C",
     CHECK ((closed_at IS NULL) = (status IN ('running', 'blocked', 'cancelling')))
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX one_open_run ON derecho.runs (workflow_id) WHERE closed_at IS NULL;
 CREATE UNIQUE INDEX runs_of_workflow ON derecho.runs (workflow_id, number);
 CREATE INDEX runs_by_start ON derecho.runs (started_at, run_id);

@@ -1,5 +1,6 @@
 -- A batch of transitions: read what it is about, decide in Python, write the difference if nothing has changed since.
 -- Both are one statement each, whatever the size of the batch. Arrays of one kind are parallel.
+-- OFFSET 0 keeps a look-up a look-up: by its index, even if the table was small when the plan was made.
 
 -- name: load(now, run_ids, workflow_ids, followed, workers, leaving, task_runs, tasks, key_runs, run_keys,
 --     key_workflows, workflow_keys, key_chains, chain_keys, activity_runs, activities, timer_runs, timers)
@@ -7,8 +8,7 @@
 -- `leaving` hold.
 SELECT coalesce(:now::bigint, derecho.instant()) AS now,
     ARRAY(
-        SELECT row(run.*) FROM derecho.run_rows AS run
-        WHERE run.run_id IN (
+        SELECT row(run.*) FROM (
             SELECT unnest(:run_ids::text[])
             UNION SELECT newest.run_id
             FROM (
@@ -19,23 +19,25 @@ SELECT coalesce(:now::bigint, derecho.instant()) AS now,
                 ORDER BY number DESC LIMIT 1
             ) AS newest
             UNION SELECT run_id FROM derecho.live WHERE worker = ANY (:leaving::text[])
-        )
+        ) AS wanted (run_id)
+        CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
     ) AS runs,
     ARRAY(
         SELECT row(worker.worker, worker.name, worker.lease_until, worker.serves)
         FROM derecho.workers AS worker WHERE worker.worker = ANY (:workers::text[])
     ) AS workers,
     ARRAY(
-        SELECT row(wanted.run_id, wanted.task, history.digest)
-        FROM unnest(:task_runs::text[], :tasks::bigint[]) AS wanted (run_id, task)
-        JOIN derecho.history ON history.run_id = wanted.run_id AND history.task = wanted.task
+        SELECT row(wanted.run_id, wanted.task, found.digest)
+        FROM unnest(:task_runs::text[], :tasks::bigint[]) AS wanted (run_id, task) CROSS JOIN LATERAL (
+            SELECT digest FROM derecho.history WHERE run_id = wanted.run_id AND task = wanted.task OFFSET 0
+        ) AS found
     ) AS tasks,
     ARRAY(
         SELECT row(found.chain_id, found.key)
         FROM (
-            SELECT runs.chain_id, wanted.key
+            SELECT run.chain_id, wanted.key
             FROM unnest(:key_runs::text[], :run_keys::text[]) AS wanted (run_id, key)
-            JOIN derecho.runs ON runs.run_id = wanted.run_id
+            CROSS JOIN LATERAL (SELECT chain_id FROM derecho.runs WHERE run_id = wanted.run_id OFFSET 0) AS run
             UNION SELECT newest.chain_id, wanted.key
             FROM unnest(:key_workflows::text[], :workflow_keys::text[]) AS wanted (workflow_id, key)
             CROSS JOIN LATERAL (
@@ -43,21 +45,24 @@ SELECT coalesce(:now::bigint, derecho.instant()) AS now,
                 ORDER BY number DESC LIMIT 1
             ) AS newest
             UNION SELECT * FROM unnest(:key_chains::text[], :chain_keys::text[])
-        ) AS wanted
-        JOIN derecho.message_keys AS found ON found.chain_id = wanted.chain_id AND found.key = wanted.key
+        ) AS wanted CROSS JOIN LATERAL (
+            SELECT * FROM derecho.message_keys WHERE chain_id = wanted.chain_id AND key = wanted.key OFFSET 0
+        ) AS found
     ) AS keys,
     ARRAY(
-        SELECT row(activity.*, activity.xmin)
-        FROM unnest(:activity_runs::text[], :activities::bigint[]) AS wanted (run_id, activity)
-        JOIN derecho.activities AS activity
-            ON activity.run_id = wanted.run_id AND activity.activity = wanted.activity
+        SELECT found.row
+        FROM unnest(:activity_runs::text[], :activities::bigint[]) AS wanted (run_id, activity) CROSS JOIN LATERAL (
+            SELECT row(activity.*, activity.xmin) FROM derecho.activities AS activity
+            WHERE activity.run_id = wanted.run_id AND activity.activity = wanted.activity OFFSET 0
+        ) AS found
         UNION ALL SELECT row(activity.*, activity.xmin)
         FROM derecho.activities AS activity WHERE activity.worker = ANY (:leaving::text[])
     ) AS activities,
     ARRAY(
-        SELECT row(timer.*)
-        FROM unnest(:timer_runs::text[], :timers::bigint[]) AS wanted (run_id, timer)
-        JOIN derecho.timers AS timer ON timer.run_id = wanted.run_id AND timer.timer = wanted.timer
+        SELECT row(found.*)
+        FROM unnest(:timer_runs::text[], :timers::bigint[]) AS wanted (run_id, timer) CROSS JOIN LATERAL (
+            SELECT * FROM derecho.timers WHERE run_id = wanted.run_id AND timer = wanted.timer OFFSET 0
+        ) AS found
     ) AS timers;
 
 -- name: lock_workers(workers)
@@ -108,7 +113,7 @@ WITH workers_locked AS MATERIALIZED (
     SET status = new.status, closed_at = new.closed_at, tasks = new.tasks, events = new.events, digest = new.digest,
         inbox_last = new.inbox_last, outcome = new.outcome
     FROM unnest(:marked_runs::derecho.run_1[]) AS new
-    WHERE run.run_id = new.run_id AND (SELECT holds FROM guard)
+    WHERE run.run_id = new.run_id AND run.run_id = ANY (:run_ids::text[]) AND (SELECT holds FROM guard)
     RETURNING run.run_id
 ), created AS (  -- behind `marked`, because a run that continues as new closes first
     INSERT INTO derecho.runs (number, run_id, workflow_id, workflow_type, queue, status, version, chain_id, started_at,
@@ -122,7 +127,7 @@ WITH workers_locked AS MATERIALIZED (
         crashes = new.crashes, blocked_reason = new.blocked_reason, blocked_count = new.blocked_count,
         terminate = new.terminate, home = new.home
     FROM unnest(:live_runs::derecho.live_run_1[]) AS new
-    WHERE run.run_id = new.run_id AND (SELECT holds FROM guard)
+    WHERE run.run_id = new.run_id AND run.run_id = ANY (:run_ids::text[]) AND (SELECT holds FROM guard)
 ), opened AS (
     INSERT INTO derecho.live (run_id, workflow_type, tasks, events, digest, inbox_last, inbox_read, ready_at, claim,
         worker, crashes, blocked_reason, blocked_count, terminate, home)
@@ -145,7 +150,8 @@ WITH workers_locked AS MATERIALIZED (
     SELECT new.* FROM unnest(:history::derecho.history_row_1[]) AS new WHERE (SELECT holds FROM guard)
 ), consumed AS (
     DELETE FROM derecho.inbox AS message USING unnest(:read::derecho.place_1[]) AS upto
-    WHERE message.run_id = upto.run_id AND message.number <= upto.number AND (SELECT holds FROM guard)
+    WHERE message.run_id = upto.run_id AND message.run_id = ANY (:run_ids::text[])
+      AND message.number <= upto.number AND (SELECT holds FROM guard)
 ), delivered AS (
     INSERT INTO derecho.inbox (run_id, number, data)
     SELECT new.* FROM unnest(:messages::derecho.message_1[]) AS new WHERE (SELECT holds FROM guard)

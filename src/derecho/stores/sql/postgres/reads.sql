@@ -13,7 +13,7 @@ SELECT * FROM derecho.run_rows WHERE workflow_id = :workflow_id ORDER BY number 
 -- name: closed(run_ids)
 -- The answer has the order of `run_ids`.
 SELECT run.* FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
-JOIN derecho.run_rows AS run ON run.run_id = wanted.run_id
+CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
 WHERE run.closed_at IS NOT NULL
 ORDER BY wanted.place;
 
@@ -29,7 +29,9 @@ SELECT ARRAY(SELECT row(activity.*) FROM derecho.activities AS activity WHERE ru
 -- name: attempts(run_ids, activities)
 SELECT activity.run_id, activity.activity, activity.claim, activity.cancel_requested
 FROM unnest(:run_ids::text[], :activities::bigint[]) WITH ORDINALITY AS wanted (run_id, activity, place)
-JOIN derecho.activities AS activity ON activity.run_id = wanted.run_id AND activity.activity = wanted.activity
+CROSS JOIN LATERAL (
+    SELECT * FROM derecho.activities WHERE run_id = wanted.run_id AND activity = wanted.activity OFFSET 0
+) AS activity
 ORDER BY wanted.place;
 
 -- name: list_runs(before_at, before_id, limit)

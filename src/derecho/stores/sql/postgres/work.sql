@@ -63,7 +63,7 @@ ORDER BY rank, ready_at, run_id LIMIT :limit;
 -- name: claim_runs(run_ids, claims, worker)
 UPDATE derecho.live AS run SET claim = picked.claim, worker = :worker, home = :worker, ready_at = 4611686018427387904
 FROM unnest(:run_ids::text[], :claims::text[]) AS picked (run_id, claim)
-WHERE run.run_id = picked.run_id;
+WHERE run.run_id = picked.run_id AND run.run_id = ANY (:run_ids::text[]);
 
 -- name: claimed_runs(run_ids)
 SELECT run.*, ARRAY(
@@ -71,7 +71,7 @@ SELECT run.*, ARRAY(
     WHERE message.run_id = run.run_id ORDER BY message.number
 ) AS messages
 FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
-JOIN derecho.run_rows AS run ON run.run_id = wanted.run_id
+CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
 ORDER BY wanted.place;
 
 -- name: is_activity_due(now, names, queues)
@@ -106,19 +106,33 @@ UPDATE derecho.activities AS activity
 SET claim = picked.claim, worker = :worker, started_at = :started_at, timeout_at = picked.timeout_at
 FROM unnest(:activity_runs::text[], :activities::bigint[], :claims::text[], :timeouts::bigint[])
     AS picked (run_id, activity, claim, timeout_at)
-WHERE activity.run_id = picked.run_id AND activity.activity = picked.activity;
+WHERE activity.run_id = picked.run_id AND activity.activity = picked.activity
+  AND activity.run_id = ANY (:activity_runs::text[]);
 
 -- name: first_timers(now, limit)
-SELECT coalesce(:now::bigint, derecho.instant()), run_id, timer, fire_at FROM derecho.timers
-ORDER BY fire_at, run_id, timer LIMIT :limit;
+-- Those that are due, and the one after them: how many wait behind it costs nothing.
+WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS now), due AS (
+    SELECT * FROM derecho.timers
+    WHERE fire_at <= (SELECT now FROM clock) ORDER BY fire_at, run_id, timer LIMIT :limit
+), next AS (
+    SELECT * FROM derecho.timers WHERE fire_at > (SELECT now FROM clock) ORDER BY fire_at LIMIT 1
+)
+SELECT clock.now, found.* FROM clock, (TABLE due UNION ALL TABLE next) AS found ORDER BY fire_at, run_id, timer;
 
 -- name: lost_activities(limit)
 SELECT * FROM derecho.activities WHERE lost ORDER BY run_id, activity LIMIT :limit;
 
--- name: first_timeouts(limit)
-SELECT * FROM derecho.activities
-WHERE timeout_at IS NOT NULL AND NOT lost
-ORDER BY timeout_at, run_id, activity LIMIT :limit;
+-- name: first_timeouts(now, limit)
+-- As with timers.
+WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS now), due AS (
+    SELECT * FROM derecho.activities
+    WHERE timeout_at IS NOT NULL AND NOT lost AND timeout_at <= (SELECT now FROM clock)
+    ORDER BY timeout_at, run_id, activity LIMIT :limit
+), next AS (
+    SELECT * FROM derecho.activities
+    WHERE timeout_at IS NOT NULL AND NOT lost AND timeout_at > (SELECT now FROM clock) ORDER BY timeout_at LIMIT 1
+)
+TABLE due UNION ALL TABLE next ORDER BY timeout_at, run_id, activity;
 
 -- name: all_workers(now)
 SELECT coalesce(:now::bigint, derecho.instant()), worker, name, lease_until, serves FROM derecho.workers

@@ -20,9 +20,7 @@ SELECT run_id, number, closed_at FROM runs WHERE workflow_id = :workflow_id ORDE
 --     now, take, worker, claimed)
 -- One workflow task of a run whose status stays. The index on the status is then left alone, as is most of the row.
 UPDATE runs
-SET tasks = :new_tasks,
-    events = :new_events,
-    digest = :new_digest,
+SET tasks = :new_tasks, events = :new_events, digest = :new_digest,
     inbox_read = max(inbox_read, min(coalesce(:consume_to, inbox_read), inbox_last)),
     ready_at = CASE
         WHEN :keep AND claim IS NOT NULL THEN ready_at
@@ -31,13 +29,10 @@ SET tasks = :new_tasks,
     END,
     claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
     worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
-    crashes = 0,
-    blocked_reason = NULL,
-    blocked_count = 0
+    crashes = 0, blocked_reason = NULL, blocked_count = 0
 WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
-  AND (claim IS :claim OR :claim = '*')
-  AND closed_at IS NULL
+  AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
   AND status = :status
 RETURNING ready_at;
 
@@ -45,9 +40,7 @@ RETURNING ready_at;
 --     keep, now, take, worker, claimed)
 -- The same when the status changes: blocked to running, running to cancelling.
 UPDATE runs
-SET tasks = :new_tasks,
-    events = :new_events,
-    digest = :new_digest,
+SET tasks = :new_tasks, events = :new_events, digest = :new_digest,
     inbox_read = max(inbox_read, min(coalesce(:consume_to, inbox_read), inbox_last)),
     ready_at = CASE
         WHEN :keep AND claim IS NOT NULL THEN ready_at
@@ -56,38 +49,22 @@ SET tasks = :new_tasks,
     END,
     claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
     worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
-    crashes = 0,
-    blocked_reason = NULL,
-    blocked_count = 0,
-    status = :status
+    crashes = 0, blocked_reason = NULL, blocked_count = 0, status = :status
 WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
-  AND (claim IS :claim OR :claim = '*')
-  AND closed_at IS NULL
+  AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
 RETURNING ready_at;
 
 -- name: close(run_id, tasks, events, digest, claim, status, new_tasks, new_events, new_digest, inbox_seen, outcome,
 --     now)
 -- The last workflow task, refused when messages came that it has not seen.
 UPDATE runs
-SET tasks = :new_tasks,
-    events = :new_events,
-    digest = :new_digest,
-    status = :status,
-    closed_at = :now,
-    outcome = :outcome,
-    inbox_read = inbox_last,
-    ready_at = NULL,
-    claim = NULL,
-    worker = NULL,
-    crashes = 0,
-    blocked_reason = NULL,
-    blocked_count = 0,
-    terminate = NULL
+SET tasks = :new_tasks, events = :new_events, digest = :new_digest, status = :status, closed_at = :now,
+    outcome = :outcome, inbox_read = inbox_last, ready_at = NULL, claim = NULL, worker = NULL, crashes = 0,
+    blocked_reason = NULL, blocked_count = 0, terminate = NULL
 WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
-  AND (claim IS :claim OR :claim = '*')
-  AND closed_at IS NULL
+  AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
   AND (:inbox_seen IS NULL OR inbox_last = :inbox_seen)
 RETURNING chain_id;
 

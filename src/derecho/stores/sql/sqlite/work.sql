@@ -49,16 +49,23 @@ ORDER BY activity.due_at, activity.run_id, activity.activity LIMIT :limit;
 UPDATE activities SET claim = :claim, worker = :worker, started_at = :started_at, timeout_at = :timeout_at
 WHERE run_id = :run_id AND activity = :activity;
 
--- name: first_timers(limit)
-SELECT run_id, timer, fire_at FROM timers ORDER BY fire_at, run_id, timer LIMIT :limit;
+-- name: first_timers(now, limit)
+-- Those that are due, and the one after them: how many wait behind it costs nothing.
+SELECT * FROM (SELECT * FROM timers WHERE fire_at <= :now ORDER BY fire_at, run_id, timer LIMIT :limit) AS due
+UNION ALL SELECT * FROM (SELECT * FROM timers WHERE fire_at > :now ORDER BY fire_at LIMIT 1) AS next;
 
 -- name: lost_activities(limit)
 SELECT * FROM activities WHERE lost = 1 ORDER BY run_id, activity LIMIT :limit;
 
--- name: first_timeouts(limit)
-SELECT * FROM activities
-WHERE timeout_at IS NOT NULL AND lost = 0
-ORDER BY timeout_at, run_id, activity LIMIT :limit;
+-- name: first_timeouts(now, limit)
+-- As with timers.
+SELECT * FROM (
+    SELECT * FROM activities WHERE timeout_at IS NOT NULL AND lost = 0 AND timeout_at <= :now
+    ORDER BY timeout_at, run_id, activity LIMIT :limit
+) AS due
+UNION ALL SELECT * FROM (
+    SELECT * FROM activities WHERE timeout_at IS NOT NULL AND lost = 0 AND timeout_at > :now ORDER BY timeout_at LIMIT 1
+) AS next;
 
 -- name: all_workers()
 SELECT worker, name, lease_until, serves FROM workers ORDER BY lease_until, worker;
