@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from derecho import Handle, WorkflowFailed
+from derecho import WorkflowFailed
 from derecho.stores.sqlite import SQLiteStore
-from derecho.testing import CrashFound, Environment
+from derecho.testing import CrashFound, Environment, SteeredRun
 from derecho.testing.crashes import POINT
 from tests.testing.programs import CardDeclined, approved, charge, counting, journey, pay, slip, waiter, weigh
 
@@ -36,8 +36,9 @@ async def test_faults_at_every_commit_change_no_outcome() -> None:
 async def test_a_run_is_steered_from_outside_in_every_trial() -> None:
     seen: list[str] = []
 
-    async def drive(run: Handle[str]) -> None:
+    async def drive(run: SteeredRun[str]) -> None:
         seen.append(run.id)
+        await run.sleep(3600)
         await run.signal(approved, "ann")
 
     report = await stubbed().explore_crashes(waiter.bind(), drive=drive, faults=["crash"])

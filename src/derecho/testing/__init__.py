@@ -6,12 +6,14 @@ from derecho.testing.clock import VirtualClock
 from derecho.testing.crashes import CrashFound, CrashReport
 from derecho.testing.environment import Environment, TestRun
 from derecho.testing.stubs import ActivityCall
+from derecho.testing.trials import SteeredRun
 
 __all__ = [
     "ActivityCall",
     "CrashFound",
     "CrashReport",
     "Environment",
+    "SteeredRun",
     "TestRun",
     "TestedActivity",
     "VirtualClock",

@@ -28,7 +28,7 @@ from derecho.testing.clock import VirtualClock
 from derecho.testing.crashes import CrashReport, Fault, explore, seed_of
 from derecho.testing.starting import seeded_run_id, start
 from derecho.testing.stubs import ActivityCall, Stub, Stubs, in_order
-from derecho.testing.trials import Plan
+from derecho.testing.trials import Plan, SteeredRun
 from derecho.testing.world import STUCK_AFTER, World
 from derecho.workflow import Workflow
 
@@ -234,7 +234,7 @@ class Environment:
         call: Invocation[R],
         *,
         signals: Sequence[tuple[Signal[Any], Any]] = (),
-        drive: Callable[[Handle[R]], Coroutine[Any, Any, None]] | None = None,
+        drive: Callable[[SteeredRun[R]], Coroutine[Any, Any, None]] | None = None,
         faults: Collection[Fault] | None = None,
         limit: int | None = None,
         pairs: int = 0,
@@ -246,7 +246,7 @@ class Environment:
 
         Args:
             signals: delivered with the start, in every run.
-            drive: steers each run from outside; time stands still while it does something.
+            drive: steers each run from outside; time stands still while it does something, but not in its `sleep`.
             faults: kinds to try; all by default. Leave "late" out if the outcome may depend on when a timer fires.
             limit: at most so many places per kind, by chance.
             pairs: so many runs more, with two faults.

@@ -5,15 +5,17 @@ takes over. So what the run gives must be what it gives without faults.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from derecho.audit import audit
 from derecho.client import Client
+from derecho.clock import Duration, micros
 from derecho.committer import Committer
 from derecho.engine.engine import Engine
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
@@ -30,6 +32,8 @@ from derecho.testing.starting import seeded_run_id, start
 from derecho.testing.stubs import Stubs
 from derecho.testing.world import HANGS_AFTER, World
 from derecho.workflow import WorkflowDefinition
+
+R = TypeVar("R")
 
 Action = Literal[
     "die_before",
@@ -76,8 +80,23 @@ class CrashPoint(NamedTuple):
         return cls(cast(Action, action), method, int(at))
 
 
-Drive = Callable[[Handle[Any]], Coroutine[Any, Any, None]]
-"""Steers a run from outside."""
+class SteeredRun(Handle[R]):
+    """The run of a trial, for what steers it from outside: a handle, and sleep on the virtual clock."""
+
+    _world: World
+    asleep = False
+
+    async def sleep(self, duration: Duration) -> None:
+        """Let the run go on for so long."""
+        self.asleep = True
+        try:
+            await self._world.sleep(micros(duration))
+        finally:
+            self.asleep = False
+
+
+Drive = Callable[[SteeredRun[Any]], Coroutine[Any, Any, None]]
+"""Steers a run from outside; time stands still while it does something."""
 
 
 class Plan(NamedTuple):
@@ -140,7 +159,9 @@ class Trial:
         handle = await start(client, plan.call, plan.id, seeded_run_id(plan.seed, 1, plan.start_at), plan.signals)
         self._client = client
         ending = asyncio.create_task(self._ending(handle))
-        driving = asyncio.create_task(plan.drive(handle)) if plan.drive is not None else None
+        self._steered = SteeredRun[Any](client, plan.id, handle.run_id, None, started=True)
+        self._steered._world = world
+        driving = asyncio.create_task(plan.drive(self._steered)) if plan.drive is not None else None
         ending.add_done_callback(lambda _: world.changed())
         try:
             await self._work(ending, driving)
@@ -183,10 +204,12 @@ class Trial:
         if driving is None:
             return False
         seen, committer = self.world.changes, self._client._committer
-        if not driving.done():
-            await asyncio.wait({driving}, timeout=HANGS_AFTER)
-            while isinstance(committer, Committer) and committer._task is not None:
+        patience = time.monotonic() + HANGS_AFTER
+        while not (driving.done() or self._steered.asleep) and time.monotonic() < patience:
+            await asyncio.wait({driving}, timeout=0.001)
+            if isinstance(committer, Committer) and committer._task is not None:
                 await committer.flush()
+                patience = time.monotonic() + HANGS_AFTER
         if driving.done():
             driving.result()
         return self.world.changes != seen

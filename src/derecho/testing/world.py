@@ -286,16 +286,20 @@ class World:
         return min((at for at in instants if at is not None and at > now), default=None)
 
     async def rest(self, micros: int) -> None:
-        """Wait by the virtual clock."""
-        until = self.store.now() + micros
-        self.due(until)
+        """Wait by the virtual clock, in a step."""
         self._resting += 1
         self.changed()
         try:
-            while (mark := self.store.seen("timers")) is not None and self.store.now() < until:
-                await self.store.wait("timers", mark, 3600.0)
+            await self.sleep(micros)
         finally:
             self._resting -= 1
+
+    async def sleep(self, micros: int) -> None:
+        """The same for somebody outside the engines, whom nobody waits for."""
+        until = self.store.now() + micros
+        self.due(until)
+        while (mark := self.store.seen("timers")) is not None and self.store.now() < until:
+            await self.store.wait("timers", mark, 3600.0)
 
     # --- what stands still -------------------------------------------------------------------------------------------
 
