@@ -82,7 +82,7 @@ class ResultWatcher:
                     looked_at = set(self._waiting)
                     if any(not self._is_here(run_id) for run_id in self._waiting):
                         await self._store.wait("closed", mark, 1.0)
-                    else:
+                    elif self._waiting:
                         await asyncio.sleep(0.25)
                 except StoreError:
                     await asyncio.sleep(0.25)  # the engine logs it; whoever waits sets the limit

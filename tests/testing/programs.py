@@ -152,3 +152,12 @@ async def asks(ctx: Context, times: int) -> str:
     if times > 1:
         raise ctx.continue_as_new(asks.bind(times - 1))
     return said
+
+
+@derecho.workflow
+async def again(ctx: Context, rounds: int) -> int:
+    """A chain of runs."""
+    if rounds > 0:
+        await ctx.sleep(60)
+        raise ctx.continue_as_new(again.bind(rounds - 1))
+    return await weigh.execute(ctx, "tea")

@@ -9,7 +9,7 @@ from derecho import WorkflowFailed
 from derecho.stores.sqlite import SQLiteStore
 from derecho.testing import CrashFound, Environment, SteeredRun
 from derecho.testing.crashes import POINT
-from tests.testing.programs import CardDeclined, approved, charge, counting, journey, pay, slip, waiter, weigh
+from tests.testing.programs import CardDeclined, again, approved, charge, counting, journey, pay, slip, waiter, weigh
 
 OUTCOME = ["A 100", "B0 100", "B1 100", "step!", "ann", "parcel:6"]
 
@@ -108,3 +108,30 @@ async def test_what_never_ends_or_is_blocked_is_told_before_any_fault() -> None:
         await Environment().explore_crashes(waiter.bind())
     with pytest.raises(Exception, match="a slip of the code"):
         await Environment().explore_crashes(slip.bind())
+
+
+async def test_a_chain_of_runs_ends_as_one() -> None:
+    report = await stubbed().explore_crashes(again.bind(3), faults=["crash", "evict", "late"])
+    assert report.result == 3
+    assert report.crash_points >= 25, report
+
+
+async def test_a_retry_that_was_committed_without_an_answer_comes_when_it_is_due() -> None:
+    env = stubbed()
+    env.stub_error(charge, OSError("down"), times=1)
+    report = await env.explore_crashes(pay.bind("1"), faults=["crash", "error"])
+    assert report.result == "1 100"
+    assert report.crash_points >= 30, report
+
+
+async def test_what_counts_as_the_same_result_is_the_tests_choice() -> None:
+    seen: list[str] = []
+
+    def count(parcel: str) -> int:
+        seen.append(parcel)
+        return len(seen)
+
+    env = Environment()
+    env.stub(weigh, lambda parcel: count(parcel))
+    report = await env.explore_crashes(counting.bind(), faults=["crash"], same=lambda one, other: other > 0)
+    assert report.crash_points >= 6

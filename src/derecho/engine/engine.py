@@ -137,9 +137,13 @@ class Engine:
     def _registered(self) -> None:
         """Tell the others what this engine serves now, and look for work of the new kind."""
         if self._running:
-            self._tasks.append(asyncio.create_task(self.lease.register()))
-            self.store.hint("runs")
-            self.store.hint("activities")
+            self._tasks.append(asyncio.create_task(self._register()))
+
+    async def _register(self) -> None:
+        """Whoever is not registered gets no work: look for it when that is done."""
+        await self.lease.register()
+        self.store.hint("runs")
+        self.store.hint("activities")
 
     def register_activity(self, activity: ActivityDefinition) -> None:
         """Add an activity; before the engine runs, or while it does."""
@@ -280,7 +284,7 @@ class Engine:
         self.activities.abandon_all()
         self.workflows.abandon_all()
         self.submit((RetireWorker(old),), lambda _: None)
-        self._tasks.append(asyncio.create_task(self.lease.register()))
+        self._tasks.append(asyncio.create_task(self._register()))
 
     def _release_uncertain(self, transition: Transition) -> None:
         """An answer was lost, so claims that were made on the way may be held without our knowing: give them back."""

@@ -149,7 +149,7 @@ async def _try(plan: Plan, report: CrashReport[Any], points: Sequence[CrashPoint
     except Exception as exc:
         raise CrashFound(_say(plan, report, name, f"{type(exc).__name__}: {exc}"), points) from exc
     may_differ = any(point.action == "cancel" for point in points)
-    if not may_differ and not ending.is_like(report.outcome):
+    if not may_differ and not ending.is_like(report.outcome, plan.same):
         error = CrashFound(_say(plan, report, name, str(ending)), points)
         for history in trial.histories:
             events = "\n".join(f"  {event['id']} {event['type']} {event.get('name', '')}" for event in history)

@@ -234,6 +234,7 @@ class Environment:
         call: Invocation[R],
         *,
         signals: Sequence[tuple[Signal[Any], Any]] = (),
+        same: Callable[[R, R], bool] | None = None,
         drive: Callable[[SteeredRun[R]], Coroutine[Any, Any, None]] | None = None,
         faults: Collection[Fault] | None = None,
         limit: int | None = None,
@@ -246,6 +247,7 @@ class Environment:
 
         Args:
             signals: delivered with the start, in every run.
+            same: whether two results are equal, if `==` is too much: where order is a matter of luck, for instance.
             drive: steers each run from outside; time stands still while it does something, but not in its `sleep`.
             faults: kinds to try; all by default. Leave "late" out if the outcome may depend on when a timer fires.
             limit: at most so many places per kind, by chance.
@@ -261,6 +263,7 @@ class Environment:
             self._stubs,
             self._resources,
             signals,
+            same,
             drive,
             {"codec": self._codec, **self._options},
         )

@@ -36,24 +36,25 @@ class ObservedStore:
         self._due = due
         self._created = created
         self._waiting: list[tuple[Topic, int]] = []
+        self._commits = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        for change in (change for transition in transitions for change in transition):  # its answer may never come
+            if isinstance(change, RetryActivity):
+                self._due(change.due_at)
+            elif isinstance(change, ScheduleActivity):
+                self._due(change.row.due_at)
+            elif isinstance(change, CreateRun):
+                self._created(change.row)
+        self._commits += 1
         try:
-            results = await self.inner.commit(transitions)
+            return await self.inner.commit(transitions)
         finally:
+            self._commits -= 1
             self._changed()
-        for transition in transitions:
-            for change in transition:
-                if isinstance(change, RetryActivity):
-                    self._due(change.due_at)
-                elif isinstance(change, ScheduleActivity):
-                    self._due(change.row.due_at)
-                elif isinstance(change, CreateRun):
-                    self._created(change.row)
-        return results
 
     async def closed(self, run_ids: Any) -> Any:
         self._pulse()  # somebody waits for a result
@@ -69,8 +70,8 @@ class ObservedStore:
             self._waiting.remove(place)
 
     def all_wait(self) -> bool:
-        """Whether all workers have seen the last change and wait for the next."""
-        return all(
+        """Whether nothing is being written, and all workers have seen the last change and wait for the next."""
+        return not self._commits and all(
             sum(place == (topic, self.inner.seen(topic)) for place in self._waiting) >= loops
             for topic, loops in _WORKERS.items()
         )
