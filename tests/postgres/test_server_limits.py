@@ -32,7 +32,7 @@ async def test_statements_that_take_too_long_are_done_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "derecho")
-    monkeypatch.setattr(hosts, "_SETTINGS", {**hosts._SETTINGS, setting: "100"})
+    monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, setting: "100"})
     holder: Any = await asyncpg.connect(postgres_url)
     engine = Engine(empty_schema_url, workflows=[order], activities=[double])
     async with engine, Client(empty_schema_url) as client:
@@ -83,7 +83,7 @@ async def test_an_engine_without_a_free_connection_waits_for_one(
 async def test_a_transactional_activity_may_think_longer_than_a_session_may_idle(
     empty_schema_url: str, janitor: Janitor, shared_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_SETTINGS", {**hosts._SETTINGS, "idle_in_transaction_session_timeout": "50"})
+    monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, "idle_in_transaction_session_timeout": "50"})
     table = f"{shared_schema}.thoughts"
     janitor.execute(f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (n int)")
 
