@@ -3,10 +3,9 @@
 import asyncio
 
 import derecho
-from derecho import Context, Engine, MemoryStore
-from derecho.clock import SECOND
-from derecho.testing.clock import VirtualClock
+from derecho import Context, Engine, Store
 from derecho.testing.faults import abandon
+from tests.support.clocks import StandingClock
 from tests.support.world import eventually
 
 
@@ -15,7 +14,7 @@ async def first() -> int:
     return 1
 
 
-async def test_a_step_that_begins_after_an_activity_runs_again_elsewhere() -> None:
+async def test_a_step_that_begins_after_an_activity_runs_again_elsewhere(store: Store, clock: StandingClock) -> None:
     """The turn that an activity's own result leads to needs no claim, and so its step had none."""
     begun: list[int] = []
 
@@ -30,14 +29,12 @@ async def test_a_step_that_begins_after_an_activity_runs_again_elsewhere() -> No
         await first.execute(ctx)
         return await ctx.step("hang", hang, 3)
 
-    clock = VirtualClock()
-    store = MemoryStore(clock=clock)
     dying = Engine(store, workflows=[stepping], activities=[first], lease=1000)
     await dying.__aenter__()
     await dying.client.start(stepping.bind(), id="s")
     await eventually(lambda: begun)
     await abandon(dying)
-    clock.advance(2000 * SECOND)
+    clock.advance(2000)
     async with Engine(store, workflows=[stepping], activities=[first], lease=1000) as heir:
         assert await heir.client.get(stepping, "s").result(timeout=10) == 3
     assert begun == [3, 3]

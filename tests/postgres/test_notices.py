@@ -1,0 +1,98 @@
+"""Engines hear at once what happens elsewhere; when they do not hear, they find it all the same."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from derecho import Client, Context, Engine, PostgresStore, Signal, workflow
+from tests.support.schemas import Janitor
+from tests.support.world import eventually
+
+go = Signal("go", int)
+HOURS = 10_000.0
+LISTENS = "query LIKE 'LISTEN%' AND application_name = 'derecho'"
+
+
+@workflow
+async def waits(ctx: Context) -> int:
+    await ctx.sleep(0.01)
+    return await ctx.signals(go).receive()
+
+
+@pytest.fixture
+async def store(empty_schema_url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(empty_schema_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def elsewhere(empty_schema_url: str) -> AsyncIterator[PostgresStore]:
+    """The same schema through connections of its own, as another process has it."""
+    store = PostgresStore(empty_schema_url)
+    yield store
+    await store.close()
+
+
+def engine_that_looks_every(seconds: float, store: PostgresStore) -> Engine:
+    engine = Engine(store, workflows=[waits], shutdown_timeout=0)
+    engine.poll_interval = seconds
+    return engine
+
+
+async def signalled(store: PostgresStore, id: str) -> int:
+    """Start a workflow, let it fall asleep, wake it by a signal."""
+    async with Client(store) as client:
+        handle = await client.start(waits.bind(), id=id)
+
+        async def is_asleep() -> bool:
+            row = await store.find_run(id)
+            return row is not None and row.tasks == 2 and row.claim is None
+
+        await eventually(is_asleep)
+        await handle.signal(go, 7)
+        return await handle.result(timeout=30)
+
+
+async def test_a_sleeping_engine_hears_of_a_start_and_a_signal_elsewhere(
+    store: PostgresStore, elsewhere: PostgresStore
+) -> None:
+    async with engine_that_looks_every(HOURS, store):
+        await eventually(lambda: store._notices.listening)
+        assert await signalled(elsewhere, "w") == 7
+
+
+async def test_an_engine_finds_what_it_did_not_hear_of(store: PostgresStore, elsewhere: PostgresStore) -> None:
+    elsewhere._notices.tell = lambda topics: None  # type: ignore[method-assign]  # notifications are lost
+    async with engine_that_looks_every(0.2, store):
+        await eventually(lambda: store._notices.listening)
+        assert await signalled(elsewhere, "w") == 7
+
+
+async def test_an_engine_whose_listening_connection_was_lost_listens_again_and_missed_nothing(
+    store: PostgresStore, elsewhere: PostgresStore, janitor: Janitor
+) -> None:
+    async with engine_that_looks_every(HOURS, store):
+        for number in range(3):
+            await eventually(lambda: store._notices.listening)
+            ended = janitor.fetch(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {LISTENS}")
+            assert len(ended) >= 1
+            assert await signalled(elsewhere, f"w{number}") == 7
+
+
+async def test_what_happens_at_once_is_told_in_few_notifications(elsewhere: PostgresStore, postgres_url: str) -> None:
+    """NOTIFY takes a lock of the whole server, so there is not one for each run."""
+    told: list[str] = []
+    channel = elsewhere._notices._channel
+    listening: Any = await asyncpg.connect(postgres_url)
+    await listening.add_listener(channel, lambda *heard: told.append(heard[3]))
+    async with Client(elsewhere) as client:
+        await client.start_many([(f"w{number}", waits.bind()) for number in range(200)])
+        await eventually(lambda: told and not elsewhere._notices._tasks)
+    await listening.execute(f"NOTIFY {channel}, 'the end'")
+    await eventually(lambda: told[-1] == "the end")
+    await listening.close()
+    assert 1 <= len(told) - 1 <= 5
+    assert "runs" in told[0].split()
