@@ -84,7 +84,7 @@ async def test_a_transactional_activity_may_think_longer_than_a_session_may_idle
     empty_schema_url: str, janitor: Janitor, shared_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, "idle_in_transaction_session_timeout": "50"})
-    table = f"{shared_schema}.thoughts"
+    table = f"thoughts_{shared_schema}"  # not in our schema
     janitor.execute(f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (n int)")
 
     @derecho.activity(transactional=True)
