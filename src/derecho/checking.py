@@ -111,12 +111,12 @@ async def check(
 ) -> CheckReport:
     """Replay every open run of a database, and the newest `closed` closed ones, against these workflows.
 
-    Per open run: "safe"; "needs a patch" when code and history differ; "unknown" when its type or version is not among
-    `workflows`, or its history cannot be read. Nothing is written.
+    Per open run: "safe"; "needs a patch" when code and history differ, or the code has a slip; "unknown" when its type
+    or version is not among `workflows`, or its history cannot be read. Nothing is written.
 
     Args:
         processes: replays at once, one per CPU by default; 0 replays in this process, as do workflows that are defined
-            inside functions, where no other process finds them.
+            inside functions, where no other process finds them. Other processes make a codec by its class alone.
         progress: called with the number of runs checked and the workflow id of the last.
     """
     opened = open_store(store) if isinstance(store, str) else store

@@ -21,6 +21,7 @@ from derecho.errors import DefinitionError, DerechoError, NondeterminismError, P
 from derecho.journal.history import History
 from derecho.journal.payloads import Codec
 from derecho.replay import replay_history
+from derecho.runtime.source import place_of
 from derecho.workflow import WorkflowDefinition
 
 Verdict = Literal["safe", "needs a patch", "unknown"]
@@ -104,9 +105,10 @@ def judge(workflow: WorkflowDefinition, history: History, codec: Codec | None = 
         replay_history(workflow, history, codec=codec, patches=patches)
     except NondeterminismError as exc:
         return Report("needs a patch", str(exc), list(getattr(exc, "__notes__", [])), patches)
-    except Exception as exc:
-        notes = list(getattr(exc, "__notes__", []))
-        return Report("unknown", f"{type(exc).__name__}: {exc}", notes, patches)
+    except PayloadError as exc:
+        return Report("unknown", f"PayloadError: {exc}", list(getattr(exc, "__notes__", [])), patches)
+    except Exception as exc:  # the run would be blocked
+        return Report("needs a patch", f"{type(exc).__name__}: {exc} (at {place_of(exc)})", [], patches)
     return Report("safe", patches=patches)
 
 
@@ -178,7 +180,7 @@ def main() -> None:
         try:
             codec = None if order.codec is None else _codec(order.codec)
             report = judge(find(order.workflow), History.loads(order.history), codec)
-        except (DefinitionError, ImportError, AttributeError, PayloadError) as exc:
+        except Exception as exc:  # of the import, of the codec: the parent is to hear of it
             report = Report("unknown", f"{type(exc).__name__}: {exc}")
         answers.write(msgspec.json.encode(report).decode() + "\n")
         answers.flush()

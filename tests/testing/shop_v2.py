@@ -35,3 +35,9 @@ async def hashing_sale(ctx: Context, item: str) -> list[str]:
     for name in {"reserve", "wrap", "ship", "weigh", "label", "bill", "thank", "ask"}:
         done.append(await ctx.execute(derecho.activity(name)(reserve.fn).bind(item)))
     return done
+
+
+@derecho.workflow("sale")
+async def slipping_sale(ctx: Context, item: str) -> list[str]:
+    done = [await reserve.execute(ctx, item)]
+    return [*done, await wrapp.execute(ctx, item)]  # type: ignore[name-defined]  # noqa: F821  # the slip

@@ -89,6 +89,13 @@ async def test_a_patch_is_needed_until_the_last_run_of_the_old_path_has_ended(st
     await store.close()
 
 
+async def test_a_slip_that_would_block_open_runs_is_found(store: SQLiteStore) -> None:
+    report = await derecho.check(store, [shop_v2.slipping_sale], closed=0)
+    assert report.verdicts == {"needs a patch": 2}
+    assert "NameError: name 'wrapp' is not defined (at testing/shop_v2.py:" in report.problems[0].reason
+    await store.close()
+
+
 async def test_workflows_inside_functions_are_checked_in_this_process(store: SQLiteStore) -> None:
     @derecho.workflow("sale")
     async def local(ctx: derecho.Context, item: str) -> list[str]:
