@@ -1,7 +1,9 @@
 """Replay goes task by task: code sees exactly the facts and the time that each recorded task had."""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -54,6 +56,34 @@ def test_facts_of_one_task_are_seen_in_their_order(drive: DriveOf) -> None:
         run.task(run.completed("store"))
         assert run.result == winner
         run.check()
+
+
+@workflow
+async def as_they_come(ctx: Context) -> list[str]:
+    seen: list[str] = []
+
+    async def note(ctx: Context, name: str, what: Awaitable[Any]) -> None:
+        await what
+        seen.append(name)
+
+    signal = ctx.signals(add).receive_future()
+    waiting: dict[str, Awaitable[Any]] = {
+        "fetch": fetch.execute(ctx, "x"),
+        "timer": ctx.new_timer(60),
+        "signal": signal,
+    }
+    await asyncio.gather(*(ctx.go(note, name, what) for name, what in waiting.items()))
+    return seen
+
+
+@pytest.mark.parametrize("order", list(permutations(["fetch", "timer", "signal"])), ids=" ".join)
+def test_facts_of_all_kinds_wake_fibers_in_the_order_of_the_history(drive: DriveOf, order: tuple[str, ...]) -> None:
+    run = drive(as_they_come)
+    run.begin()
+    facts = {"fetch": run.completed("fetch", "x"), "timer": run.fired(), "signal": run.signal(add, 1)}
+    run.task(*(facts[name] for name in order), after=60)
+    assert run.result == list(order)
+    run.check()
 
 
 @workflow

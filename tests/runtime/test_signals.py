@@ -181,6 +181,22 @@ def test_a_signal_that_cannot_be_read_blocks_and_is_kept(drive: DriveOf) -> None
         run.task(bad)
 
 
+def test_it_blocks_also_when_code_would_catch_it(drive: DriveOf) -> None:
+    @workflow
+    async def catches(ctx: Context) -> int:
+        await work.execute(ctx)
+        try:
+            return await ctx.signals(number).receive()
+        except Exception:
+            return -1
+
+    run = drive(catches)
+    run.begin()
+    run.task(ev.SignalReceived("number", Payload(encoding="json", json=b'"text"'), run.at))  # type: ignore[arg-type]  # Raw takes bytes
+    with pytest.raises(PayloadError, match="signal 'number' cannot be decoded as int"):
+        run.task(run.completed("work"))
+
+
 def test_signals_that_nobody_waits_for_ask_for_nothing(drive: DriveOf) -> None:
     @workflow
     async def sleeps(ctx: Context) -> None:

@@ -313,6 +313,25 @@ async def test_what_other_fibers_want_is_discarded_when_the_main_one_returns(flo
 
 
 @workflow
+async def asks_and_leaves(ctx: Context) -> str:
+    ctx.new_timer(10)
+    ctx.child(leaves_fibers_behind.bind(), id="never")
+    double.execute(ctx, 1)
+    return "done"
+
+
+async def test_what_is_asked_for_in_the_task_of_the_end_is_recorded_and_not_carried_out(flows: Flows) -> None:
+    async with flows.engine(asks_and_leaves, leaves_fibers_behind, double) as engine:
+        handle = await engine.client.start(asks_and_leaves.bind(), id="w")
+        assert await handle.result() == "done"
+        assert types(await flows.events(handle))[-4:-1] == ["timer_scheduled", "child_scheduled", "activity_scheduled"]
+        pending = await flows.pending("w")
+        assert not pending.timers
+        assert not pending.activities
+        assert await flows.store.find_run("never") is None
+
+
+@workflow
 async def a_condition_that_fails(ctx: Context) -> str:
     async def look(ctx: Context) -> None:
         await double.execute(ctx, 1)
