@@ -25,6 +25,7 @@ from derecho import (
     activity,
     workflow,
 )
+from derecho.audit import audit
 from derecho.engine import retention
 from derecho.journal.changes import ForgetRun, Transition
 from derecho.stores.sqlite import SQLiteStore
@@ -194,6 +195,8 @@ async def test_the_first_run_of_a_chain_stays_with_it_and_leads_to_the_others(fl
         await a_pass(flows)
         newest = await flows.waiting("w")
         assert await run_ids(flows.store) == {handle.run_id, newest.run_id}
+        assert await audit(flows.store, retention=True) == []
+        assert [violation.run_id for violation in await audit(flows.store)] == [handle.run_id]
         named = Client(flows.store).get(chain, "w", handle.run_id)
         await named.signal(go, "end")
         assert await named.result() == "the end"
@@ -244,6 +247,7 @@ async def test_a_child_may_outlive_its_forgotten_parent(flows: Flows) -> None:
         assert await handle.result() == "end"
         await a_pass(flows)
         assert await flows.store.get_run(handle.run_id) is None
+        assert await audit(flows.store, retention=True) == []
         child = engine.client.get(chain, "child")
         await child.signal(go, "end")
         assert await child.result() == "the end"
@@ -285,6 +289,7 @@ async def test_a_pass_that_ends_in_the_middle_is_taken_up(flows: Flows, monkeypa
     first = Flows(wrapped(flows.store, commit=counted), flows.clock)
     async with forgetful(first):
         await flows.until(lambda: counted.commits == 5)
+    assert await audit(flows.store) == []
     middle = await run_ids(flows.store)
     assert len(middle) == 41 - counted.runs
     assert 10 <= counted.runs <= 20

@@ -16,14 +16,17 @@ from derecho.journal.store import Store
 __all__ = ["Snapshot", "Violation", "audit", "check", "look"]
 
 
-async def audit(store: Store) -> list[Violation]:
-    """Everything that is wrong in a store; empty when nothing is. Raises what the store raises."""
-    return check(await look(store))
+async def audit(store: Store, *, retention: bool = False) -> list[Violation]:
+    """Everything that is wrong in a store; empty when nothing is. Raises what the store raises.
+
+    With `retention`, closed runs may have been deleted: that a parent, a successor or a sender is gone is then right.
+    """
+    return check(await look(store), retention=retention)
 
 
-def check(snapshot: Snapshot) -> list[Violation]:
+def check(snapshot: Snapshot, *, retention: bool = False) -> list[Violation]:
     """What is wrong in the rows of a store."""
     found: list[Violation] = []
     for run in snapshot.runs.values():
         found += check_run(snapshot, run)
-    return found + check_runs(snapshot)
+    return found + check_runs(snapshot, retention)

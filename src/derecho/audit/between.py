@@ -29,7 +29,8 @@ Sent: TypeAlias = tuple[str, str, str, bytes, int]
 """A signal between runs, by what both sides record: sender, target, name, value, instant."""
 
 
-def check_runs(snapshot: "Snapshot") -> list[Violation]:
+def check_runs(snapshot: "Snapshot", retention: bool = False) -> list[Violation]:
+    """`retention`: a closed run that is not there may have been deleted."""
     chains: dict[str, list[RunRow]] = defaultdict(list)
     for run in snapshot.runs.values():
         chains[run.chain_id].append(run)
@@ -37,11 +38,11 @@ def check_runs(snapshot: "Snapshot") -> list[Violation]:
     for run in snapshot.runs.values():
         if snapshot.story(run.run_id).unreadable is None:
             found += _as_violations("I10", run, _children(snapshot, chains, run))
-            found += _as_violations("I10", run, _parent(snapshot, run))
-            found += _as_violations("I11", run, _successor(snapshot, run))
+            found += _as_violations("I10", run, _parent(snapshot, run, retention))
+            found += _as_violations("I11", run, _successor(snapshot, run, retention))
     open_runs = Counter(run.workflow_id for run in snapshot.runs.values() if run.is_open)
     found += [Violation("I11", name, "", f"{count} open runs") for name, count in open_runs.items() if count > 1]
-    return found + _check_signals(snapshot, chains) + _check_keys(snapshot)
+    return found + ([] if retention else _check_signals(snapshot, chains)) + _check_keys(snapshot)
 
 
 def _as_violations(invariant: str, run: RunRow, texts: Iterator[str]) -> list[Violation]:
@@ -78,11 +79,11 @@ def _children(snapshot: "Snapshot", chains: dict[str, list[RunRow]], run: RunRow
                 yield f"its parent was told that child {number} is {status}: {[item.status for item in runs]}"
 
 
-def _parent(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:
+def _parent(snapshot: "Snapshot", run: RunRow, retention: bool) -> Iterator[str]:
     """Of a child: its parent scheduled it."""
     parent = snapshot.runs.get(run.parent_run_id or "")
     if parent is None or snapshot.story(parent.run_id).unreadable is not None:
-        if run.parent_run_id is not None and parent is None and run.is_open:
+        if run.parent_run_id is not None and parent is None and run.is_open and not retention:
             yield f"its parent {run.parent_run_id} is not there"
         return
     event = snapshot.story(parent.run_id).scheduled.get(("child", run.parent_child or 0))
@@ -90,11 +91,13 @@ def _parent(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:
         yield f"event {run.parent_child} of its parent {parent.run_id} did not start it"
 
 
-def _successor(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:
+def _successor(snapshot: "Snapshot", run: RunRow, retention: bool) -> Iterator[str]:
     events = snapshot.story(run.run_id).events
     if not events or not isinstance(events[-1], ev.WorkflowContinuedAsNew):
         return
     following = snapshot.runs.get(events[-1].run_id)
+    if following is None and retention:
+        return
     if following is None:
         yield f"it continued as {events[-1].run_id}, which is not there"
     elif (following.chain_id, following.workflow_id) != (run.chain_id, run.workflow_id):
