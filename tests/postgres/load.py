@@ -12,6 +12,7 @@ from typing import Any
 
 import derecho
 from derecho import Client, Context, Signal
+from derecho.audit import audit
 from derecho.errors import StoreUnavailable, WorkflowNotFound
 from tests.support.world import eventually
 
@@ -135,6 +136,7 @@ class Load:
             assert (kinds["activity_completed"], kinds["signal_received"]) == (2, 1), f"w{number}: {kinds}"
             done = {event["activity"] for event in history if event["type"] == "activity_completed"}
             keys |= {f"{history.run_id}:{activity}" for activity in done}
+        assert await audit(self.client.store) == []
         return keys
 
     async def _is_there(self, number: int) -> bool:

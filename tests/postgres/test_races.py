@@ -13,7 +13,7 @@ import pytest
 from derecho import Client, PostgresStore
 from derecho.clock import SECOND
 from derecho.errors import WorkflowAlreadyRunning
-from derecho.journal.changes import BuryWorker, Deliver, Receipt, RegisterWorker, Transition
+from derecho.journal.changes import BuryWorker, Deliver, FinishActivity, Receipt, RegisterWorker, Transition
 from derecho.journal.model import WorkerRow
 from derecho.testing.clock import VirtualClock
 from derecho.testing.conformance.kit import World, message
@@ -50,31 +50,37 @@ async def test_of_many_starts_of_one_id_at_once_one_makes_a_run(
     assert janitor.fetch(f"SELECT count(*) FROM {shared_schema}.runs")[0][0] == ROUNDS
 
 
-async def test_batches_that_touch_the_same_runs_in_every_order_never_wait_for_each_other_in_a_ring(
-    empty_schema_url: str, janitor: Janitor, postgres_url: str
+async def blocked(watcher: Any, work: "asyncio.Task[Any]") -> None:
+    """Wait until some session waits for a lock."""
+    while not await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')"):
+        assert not work.done(), "it should wait for a lock"
+        await watcher.execute("SELECT pg_stat_clear_snapshot()")
+
+
+@pytest.mark.parametrize("table", ["live", "activities"])
+async def test_rows_are_locked_in_one_order_so_that_no_two_batches_wait_in_a_ring(
+    empty_schema_url: str, postgres_url: str, shared_schema: str, table: str
 ) -> None:
-    chance, clock = random.Random(5), VirtualClock()
-    stores = [PostgresStore(empty_schema_url, clock=clock) for _ in range(4)]
-    world = World(stores[0], clock)
-    for number in range(1, 13):
+    clock = VirtualClock()
+    world = World(PostgresStore(empty_schema_url, clock=clock), clock)
+    numbers = list(range(1, 10))
+    for number in numbers:
         await world.sleeping(number)
-    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    (before,) = janitor.fetch(deadlocks)[0]
-
-    async def send(store: PostgresStore, sender: int) -> None:
-        for turn in range(10):
-            numbers = chance.sample(range(1, 13), 12)
-            batch: list[Transition] = [
-                (Deliver(message("hello", f"{sender} {turn}"), run_id=f"run-{number}"),) for number in numbers
-            ]
-            assert all(isinstance(result, Receipt) for result in await store.commit(batch))
-
-    await asyncio.gather(*(send(store, sender) for sender, store in enumerate(stores)))
-    assert [len(await world.inbox(f"run-{number}")) for number in range(1, 13)] == [40] * 12
-    janitor.execute("SELECT pg_stat_force_next_flush()")
-    assert janitor.fetch(deadlocks)[0][0] == before
-    for store in stores:
-        await store.close()
+        await world.activity(5, f"run-{number}", claim="mine")
+    batch: list[Transition] = [
+        (Deliver(message(), run_id=f"run-{n}") if table == "live" else FinishActivity(f"run-{n}", 5, "mine"),)
+        for n in random.Random(5).sample(numbers, 9)
+    ]
+    holder: Any = await asyncpg.connect(postgres_url)
+    free = f"SELECT run_id FROM {shared_schema}.{table} ORDER BY run_id FOR NO KEY UPDATE SKIP LOCKED"
+    async with holder.transaction():
+        await holder.execute(f"SELECT FROM {shared_schema}.{table} WHERE run_id = 'run-5' FOR NO KEY UPDATE")
+        work = asyncio.create_task(world.store.commit(batch))
+        await blocked(holder, work)
+        assert [row[0] for row in await holder.fetch(free)] == ["run-5", "run-6", "run-7", "run-8", "run-9"]
+    assert all(isinstance(result, Receipt) for result in await work)
+    await holder.close()
+    await world.store.close()
 
 
 async def test_a_claim_waits_for_no_row_that_another_one_holds(
@@ -111,11 +117,7 @@ async def test_a_lease_that_runs_out_while_its_burial_waits_for_a_lock_has_run_o
     async with holder.transaction():
         await holder.execute(f"SELECT FROM {shared_schema}.workers FOR UPDATE")
         burial = asyncio.create_task(store.commit([(BuryWorker("worker-1"),)]))
-        waits = "wait_event_type = 'Lock' AND query LIKE '%workers%'"
-        waiting = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waits})"
-        while not await holder.fetchval(waiting):
-            assert not burial.done(), "it should wait for the lock"
-            await holder.execute("SELECT pg_stat_clear_snapshot()")
+        await blocked(holder, burial)
         await holder.execute(
             f"SELECT pg_sleep(greatest(0, {row.lease_until} - {shared_schema}.instant()) / 1e6 + 0.01)"
         )

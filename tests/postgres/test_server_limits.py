@@ -83,14 +83,14 @@ async def test_an_engine_without_a_free_connection_waits_for_one(
 async def test_a_transactional_activity_may_think_longer_than_a_session_may_idle(
     empty_schema_url: str, janitor: Janitor, shared_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, "idle_in_transaction_session_timeout": "50"})
+    monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, "idle_in_transaction_session_timeout": "500"})
     table = f"thoughts_{shared_schema}"  # not in our schema
     janitor.execute(f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (n int)")
 
     @derecho.activity(transactional=True)
     async def think(n: int) -> None:
         connection = derecho.current_activity().transaction
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
         await connection.execute(f"INSERT INTO {table} VALUES ($1)", (n,))
 
     @derecho.workflow
