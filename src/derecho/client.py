@@ -30,7 +30,7 @@ from derecho.journal.wire import encode_struct
 from derecho.messages import Signal
 from derecho.outages import Outage, patiently
 from derecho.runtime.ending import terminate
-from derecho.starts import IfClosed, IfRunning, Start, check_id
+from derecho.starts import IfClosed, IfRunning, Start, check_id, newest_version
 from derecho.stores import open_store
 from derecho.watcher import Closing, ResultWatcher, decode_outcome
 from derecho.workflow import Workflow, WorkflowDefinition, encode_input
@@ -138,13 +138,16 @@ class Client:
         return Handle(self, created.workflow_id, run_id, definition.signature, started=True)
 
     async def start_by_name(self, workflow_type: str, *args: Any, id: str | None = None) -> Handle[Any]:
-        """Start a workflow of which only the name is known here; its arguments are not checked before it runs."""
+        """Start a workflow of which only the name is known here; its arguments are not checked before it runs.
+
+        It runs in the newest version that a running engine has.
+        """
         check_id(workflow_type, "workflow type")
-        payloads = tuple(
-            self.converter.encode(arg, f"argument {n} of {workflow_type!r}") for n, arg in enumerate(args, 1)
-        )
+        what = f"argument {{}} of {workflow_type!r}"
+        payloads = tuple(self.converter.encode(arg, what.format(n)) for n, arg in enumerate(args, 1))
         await self.store.open()
-        created = Start(self, workflow_type, 1, "default", payloads, id)
+        version = await newest_version(self.store, workflow_type)
+        created = Start(self, workflow_type, version, "default", payloads, id)
         run_id = await created.commit("fail", "allow")
         return Handle(self, created.workflow_id, run_id, None, started=True)
 

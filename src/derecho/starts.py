@@ -12,8 +12,9 @@ from derecho.errors import PayloadError, WorkflowAlreadyRunning
 from derecho.invocation import bad_name
 from derecho.journal import events as ev
 from derecho.journal.changes import ANY_CLAIM, Change, CreateRun, NewMessage, Receipt
-from derecho.journal.model import CLAIMED, RunRow
+from derecho.journal.model import CLAIMED, RunRow, type_and_version
 from derecho.journal.signatures import encode_value
+from derecho.journal.store import Store
 from derecho.journal.wire import encode_struct
 from derecho.messages import Signal
 from derecho.runtime.ending import terminate
@@ -109,6 +110,12 @@ class Start:
         event = ev.WorkflowTerminated(reason, max(self._client.store.now(), row.started_at))
         children = await self._client.ask(self._client.store.children, row.run_id)
         return terminate(row, children, event, ANY_CLAIM)
+
+
+async def newest_version(store: Store, workflow_type: str) -> int:
+    """The newest version of a workflow that running engines have; 1 when none has it."""
+    served = [type_and_version(name) for worker in await store.workers() for name in worker.serves]
+    return max((version for name, version in served if name == f"workflow:{workflow_type}"), default=1)
 
 
 def new_run_id(now: int) -> str:

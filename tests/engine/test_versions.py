@@ -125,6 +125,19 @@ async def test_a_dead_engines_runs_go_to_who_has_their_version(store: Store) -> 
     await client.close()
 
 
+async def test_a_start_by_name_takes_the_newest_version_that_an_engine_has(store: Store) -> None:
+    async with Client(store) as client, engine_of(store, first, deliver):
+        handles = [await client.start_by_name("sale", "tea")]
+        async with engine_of(store, first, second, deliver):
+            handles.append(await client.start_by_name("sale", "salt"))
+            for handle in handles:
+                await handle.signal(go, "ann")
+            assert [await asyncio.wait_for(handle.result(), 60) for handle in handles] == [
+                "1: tea delivered by ann",
+                "2: salt delivered by ann",
+            ]
+
+
 async def test_children_have_versions_too(store: Store) -> None:
     async with engine_of(store, parent, first, deliver) as one, engine_of(store, second, deliver):
         handle = await one.client.start(parent.bind("tea"), id="p")
