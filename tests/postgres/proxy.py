@@ -23,8 +23,8 @@ class Proxy:
     `struck` counts what was, by way and kind of statement; "write" are those that commit something.
     """
 
-    def __init__(self, server: str) -> None:
-        self._server_path = server
+    def __init__(self, server: str | int) -> None:
+        self.server = server  # the path of its socket, or its port; new connections go there
         self.strike: Callable[[str], Where | None] = lambda sql: None
         self.sqlstate = "57014"
         self.statements = 0
@@ -49,7 +49,10 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        server_reader, server_writer = await asyncio.open_unix_connection(self._server_path)
+        if isinstance(self.server, int):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.server)
+        else:
+            server_reader, server_writer = await asyncio.open_unix_connection(self.server)
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 await Session(self, reader, writer, server_reader, server_writer).relay()

@@ -8,9 +8,12 @@ import signal
 import pytest
 
 import derecho
-from derecho import Client, Context, Engine, Signal
+from derecho import Client, Context, Engine, PostgresStore, Signal
 from derecho.errors import StoreUnavailable, WorkflowNotFound
+from derecho.journal.changes import CreateRun
+from derecho.testing.conformance.kit import run_row
 from tests.postgres.load import Load, double, order
+from tests.postgres.proxy import Proxy
 from tests.support.clusters import Cluster, cluster
 from tests.support.world import eventually
 
@@ -189,3 +192,21 @@ async def test_a_commit_whose_wait_was_cancelled_is_acknowledged_when_its_standb
         await take_over(made)
         assert (await client.get(order, "w").describe()).status == "running"
     assert "was not waited for by its standby" in caplog.text
+
+
+async def test_connections_to_an_old_primary_are_dropped_when_another_one_has_met_the_new() -> None:
+    """A name, or a balancer, leads new connections to the promoted standby while the old primary lives on."""
+    async with cluster(2) as made:
+        old, new = made.servers[0], await made.add_standby()
+        async with Proxy(old.port) as proxy:
+            store = PostgresStore(f"postgresql://derecho@127.0.0.1:{proxy.port}/postgres?sslmode=disable&durable=off")
+            await store.commit([(CreateRun(run_row(1), ()),)])
+            so_far = await old.fetchval("SELECT pg_current_wal_lsn()::text")
+            await old.until(f"SELECT true FROM pg_stat_replication WHERE replay_lsn >= '{so_far}'")
+            await new.promote()
+            proxy.server = new.port
+            assert await asyncio.to_thread(lambda: asyncio.run(store.get_run("run-1")))
+            await store.commit([(CreateRun(run_row(2), ()),)])
+            await store.close()
+        rows = "SELECT count(*) FROM derecho.runs"
+        assert (await old.fetchval(rows), await new.fetchval(rows)) == (1, 2)

@@ -105,6 +105,24 @@ async def test_a_claim_waits_for_no_row_that_another_one_holds(
     await world.store.close()
 
 
+async def test_an_engine_that_is_stopped_inside_a_claim_does_not_keep_what_it_holds(
+    empty_schema_url: str, shared_schema: str
+) -> None:
+    stopped, other = PostgresStore(empty_schema_url), PostgresStore(empty_schema_url)
+    await stopped.open()
+    row = WorkerRow("worker-1", "test", stopped.now(), [])
+    await stopped.commit([(RegisterWorker(row),)])
+    link = await stopped._connections.take()
+    await link.connection.execute("BEGIN")
+    await link.connection.execute(f"SELECT FROM {shared_schema}.workers WHERE worker = 'worker-1' FOR KEY SHARE")
+    async with asyncio.timeout(20):
+        assert await other.commit([(BuryWorker("worker-1"),)]) == [Receipt()]
+    link.connection.terminate()
+    await stopped._connections.give(link)
+    for store in (stopped, other):
+        await store.close()
+
+
 async def test_a_lease_that_runs_out_while_its_burial_waits_for_a_lock_has_run_out(
     empty_schema_url: str, postgres_url: str, shared_schema: str
 ) -> None:
