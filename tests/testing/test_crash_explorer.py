@@ -23,6 +23,7 @@ def stubbed(**options: object) -> Environment:
 
 async def test_faults_at_every_commit_change_no_outcome() -> None:
     report = await stubbed().explore_crashes(journey.bind(2), signals=[(approved, "ann")], pairs=10)
+    print(report)
     assert report.result == OUTCOME
     commits = ("die_before", "die_after", "twice", "pause_before", "pause_after", "cancel", "evict")
     assert all(report.faults[action] >= 10 for action in commits), report.faults

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from derecho import PayloadError, PostgresStore, WorkflowBlocked, WorkflowCancelled, WorkflowFailed
+from derecho import PayloadError, PostgresStore, StoreError, WorkflowBlocked, WorkflowCancelled, WorkflowFailed
 from derecho.stores.sqlite import SQLiteStore
 from derecho.testing import Environment
 from tests.testing.programs import (
@@ -189,6 +189,29 @@ async def test_what_nobody_awaited_is_told_when_the_environment_is_closed() -> N
     await asyncio.wait_for(env._world.settle(), 30)
     with pytest.raises(AssertionError, match="activity 'charge', which has no stub"):
         await env.close()
+
+
+async def test_a_run_that_nobody_awaits_does_no_harm_and_a_start_that_fails_is_told() -> None:
+    env = Environment()
+    await env.advance(0)
+    env.start(yearly.bind(1))
+    await env.close()
+    env = Environment()
+    await env.advance(0)
+    env.start(pay.bind(5))  # type: ignore[arg-type]  # the slip
+    with pytest.raises(PayloadError, match="argument `order` of workflow 'pay'"):
+        await env.close()
+
+
+async def test_a_store_in_trouble_is_told(monkeypatch: pytest.MonkeyPatch, env: Environment) -> None:
+    async def broken(limit: int) -> None:
+        raise StoreError("the disk is gone")
+
+    run = env.start(yearly.bind(1))
+    await env.advance(0)
+    monkeypatch.setattr(env._world.store, "due_timers", broken)
+    with pytest.raises(StoreError, match="the disk is gone"):
+        await run.result()
 
 
 async def test_a_value_that_does_not_fit_is_refused_where_it_is_given(env: Environment) -> None:

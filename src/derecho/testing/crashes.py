@@ -56,6 +56,12 @@ class CrashReport(Generic[R]):
     attempts: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {action}" for action, count in sorted(self.faults.items()))
+        return (
+            f"{self.crash_points} crash points ({kinds}), {self.attempts} attempts of activities, each {self.outcome}"
+        )
+
     @property
     def result(self) -> R:
         """What the workflow returns; raises what it raises."""

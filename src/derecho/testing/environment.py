@@ -146,15 +146,15 @@ class Environment:
 
     async def close(self) -> None:
         """Take everything down; no task and no thread is left. Raises what the test has not been told yet."""
+        starts = [run._handle for run in self._runs if run._handle is not None]
+        results = await asyncio.gather(*starts, return_exceptions=True)
+        self._runs.clear()
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
             await self._world.close()
-        starts = [run._handle for run in self._runs if run._handle is not None]
-        results = await asyncio.gather(*starts, return_exceptions=True)
-        self._runs.clear()
         failure = self._world.take_failure() or next((item for item in results if isinstance(item, Exception)), None)
         if failure is not None:
             raise failure
@@ -290,10 +290,13 @@ class Environment:
             waiting = self.client._watcher._waiting
             if not waiting and self._world.failure is None:
                 continue
-            async with self._moving:
-                await self._world.settle()
-                if waiting and self._world.failure is None and not await self._world.jump():
-                    await self._stuck()
+            try:
+                async with self._moving:
+                    await self._world.settle()
+                    if waiting and self._world.failure is None and not await self._world.jump():
+                        await self._stuck()
+            except Exception as exc:  # of the store: whoever waits is to hear of it
+                self._world.fail(exc)
             if waiting and self._world.failure is not None:
                 self._tell(self._world.take_failure())
 
