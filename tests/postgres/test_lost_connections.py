@@ -21,7 +21,7 @@ from derecho.journal.store import Store
 from derecho.stores.postgres import connections, hosts
 from derecho.testing.conformance.kit import advance, message, run_row
 from tests.postgres.load import GO, Load, double, order
-from tests.postgres.proxy import Proxy, Where, writes
+from tests.postgres.proxy import FATAL, Proxy, Where, writes
 from tests.support.schemas import Janitor
 from tests.support.wrapped import wrapped
 
@@ -119,6 +119,25 @@ async def test_an_answer_that_is_lost_leaves_the_outcome_unknown(empty_schema_ur
         (result,) = await store.commit([(advance(),)])
         assert isinstance(result, Receipt)
         assert result.repeated
+        await store.close()
+
+
+@pytest.mark.parametrize("state", ERRORS)
+async def test_an_error_that_may_pass_is_told_as_one_and_the_commit_can_be_done_again(
+    empty_schema_url: str, state: str
+) -> None:
+    async with Proxy(socket_of(empty_schema_url)) as proxy:
+        store = PostgresStore(through(proxy, empty_schema_url))
+        await store.commit([(CreateRun(run_row(1), (message("start"),)),)])
+        proxy.sqlstate, proxy.strike = state, once("refused", writes)
+        if state in ("40001", "40P01"):
+            assert await store.commit([(advance(),)]) == [Receipt()], "the store does that again by itself"
+        else:
+            with pytest.raises(StoreUnavailable) as told:
+                await store.commit([(advance(),)])
+            assert told.value.outcome == ("unknown" if state.startswith(FATAL) else "not_applied")
+            assert await store.commit([(advance(),)]) == [Receipt()]
+        assert proxy.struck["refused"] == 1
         await store.close()
 
 
