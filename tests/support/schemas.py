@@ -15,6 +15,13 @@ END_OTHERS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+SHAPE = """
+SELECT indexdef FROM pg_indexes WHERE schemaname = $1
+UNION ALL SELECT pg_get_constraintdef(pg_constraint.oid) FROM pg_constraint
+    JOIN pg_namespace ON pg_namespace.oid = connamespace WHERE nspname = $1
+UNION ALL SELECT concat(table_name, column_name, data_type) FROM information_schema.columns WHERE table_schema = $1
+ORDER BY 1
+"""
 TABLES = "runs, live, history, inbox, message_keys, activities, timers, workers"
 
 
@@ -33,6 +40,7 @@ class Janitor:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.shapes: dict[str, Any] = {}  # of schemas as they were made
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -65,14 +73,19 @@ def janitor(postgres_url: str) -> Iterator[Janitor]:
 def shared_schema(postgres_url: str, janitor: Janitor) -> str:
     """The name of a schema that is up to date."""
     schema = f"m_{uuid.uuid4().hex[:12]}"
+    make(postgres_url, janitor, schema)
+    return schema
 
-    async def make() -> None:
-        store = PostgresStore(with_schema(postgres_url, schema))
+
+def make(url: str, janitor: Janitor, schema: str) -> None:
+    async def migrate() -> None:
+        store = PostgresStore(with_schema(url, schema))
         await store.open()
         await store.close()
 
-    janitor.do(make())
-    return schema
+    janitor.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+    janitor.do(migrate())
+    janitor.shapes[schema] = janitor.fetch(SHAPE, schema)
 
 
 @pytest.fixture
@@ -80,8 +93,11 @@ def empty_schema_url(postgres_url: str, janitor: Janitor, shared_schema: str) ->
     """The address of a schema without rows; emptying one is quicker than making one.
 
     Whatever an earlier test has left at work in this database is ended first: a process that was killed may have sent a
-    statement that would be carried out now.
+    statement that would be carried out now. A schema whose tables were changed is made anew.
     """
+    janitor.execute("RESET ALL")
     janitor.execute(END_OTHERS)
+    if janitor.fetch(SHAPE, shared_schema) != janitor.shapes[shared_schema]:
+        make(postgres_url, janitor, shared_schema)
     janitor.execute("; ".join(f"DELETE FROM {shared_schema}.{table}" for table in TABLES.split(", ")))
     return with_schema(postgres_url, shared_schema)

@@ -12,8 +12,10 @@ import pytest
 
 from tests.support import postgres
 from tests.support.postgres import REQUIRE_VARIABLE, URL_VARIABLE, PostgresMissing, PostgresServer
+from tests.support.schemas import Janitor
 
 REPOSITORY = Path(__file__).parents[2]
+LEFT: list[Janitor] = []
 
 
 def directory_of(url: str) -> Path:
@@ -129,3 +131,20 @@ def test_what_to_do_is_said_when_there_is_no_postgresql(monkeypatch: pytest.Monk
     monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter(()))
     with pytest.raises(PostgresMissing, match=URL_VARIABLE):
         postgres.server_binaries()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_test_meets_nothing_of_the_test_before_it(
+    empty_schema_url: str, janitor: Janitor, shared_schema: str, turn: int
+) -> None:
+    """Both turns find the same, and leave rows, a changed table, a changed session and an open transaction behind."""
+    assert janitor.fetch(f"SELECT FROM {shared_schema}.timers") == []
+    assert janitor.fetch("SELECT FROM pg_indexes WHERE indexname = 'one_open_run' AND schemaname = $1", shared_schema)
+    assert janitor.fetch("SHOW search_path")[0][0] == '"$user", public'
+    janitor.execute(f"INSERT INTO {shared_schema}.timers VALUES ('run', 1, 1)")
+    janitor.execute(f"DROP INDEX {shared_schema}.one_open_run; SET search_path = {shared_schema}")
+    LEFT.append(Janitor(janitor.url))
+    LEFT[-1].execute(f"BEGIN; INSERT INTO {shared_schema}.timers VALUES ('run', 2, 2)")
+    if turn == 2:
+        for other in LEFT:
+            other.close()
