@@ -47,7 +47,9 @@ bench-postgres: $(PEERS)/.bench ## what an activity asks of PostgreSQL, and two 
 fuzz: $(VENV)/.dev ## the property tests on 2,000 random programs
 	@DERECHO_FUZZ=2000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)
 
-soak: $(VENV)/.dev ## the property tests on 100,000 random programs; takes hours
+soak: $(VENV)/.dev ## the proofs at length: every crash point, mutation and seeded bug, 100,000 random programs; takes hours
+	@DERECHO_BUGS=all DERECHO_CRASHES=all DERECHO_MATRIX=1 DERECHO_EVICTIONS=100000 $(PY) -m pytest -n 2 --timeout=0 \
+		tests/reference tests/seeded tests/runtime/test_many_evictions.py $(ARGS)
 	@DERECHO_FUZZ=100000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)
 
 lock: ## renew requirements/*.txt; ARGS=--upgrade takes newer versions

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -187,3 +189,25 @@ async def test_the_cost_of_an_activity_does_not_grow_with_the_history(store: Sto
             costs.append((engine.committer.transitions - before, sum(len(row.data) for row in rows)))
     assert costs[1][0] <= 4.2 * costs[0][0]
     assert costs[1][1] <= 4.2 * costs[0][1]
+
+
+async def test_an_engine_whose_loop_is_blocked_is_not_taken_for_dead() -> None:
+    store = MemoryStore()
+    alive: list[bool] = []
+
+    @derecho.activity
+    async def slip() -> None:
+        """It holds the engine's loop for longer than the lease."""
+        with ThreadPoolExecutor(1) as elsewhere:
+            for _ in range(22):
+                time.sleep(0.1)  # noqa: ASYNC251  (this is the slip)
+                alive.append(bool(elsewhere.submit(asyncio.run, store.workers()).result()))
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> None:
+        await slip.execute(ctx)
+
+    async with engine_of(store, calls, slip, lease=1.5) as engine:
+        await engine.client.run(calls.bind())
+    assert len(alive) == 22
+    assert all(alive)

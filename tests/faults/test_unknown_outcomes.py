@@ -1,5 +1,6 @@
 """What a client is told when the answer to its commit was lost: 'unknown', until somebody knows."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from derecho.committer import Committer
 from derecho.errors import StoreUnavailable
 from derecho.journal.changes import CreateRun, Receipt
 from derecho.testing.conformance.kit import message, run_row
-from tests.support.wrapped import wrapped
+from tests.support.wrapped import Gate, wrapped
 
 START = CreateRun(run_row(1), (message("start"),))
 
@@ -61,3 +62,20 @@ async def test_it_is_acknowledged_when_a_later_sending_finds_it_applied() -> Non
     result = await Committer(wrapped(MemoryStore(), commit=commit)).commit((START,))
     assert isinstance(result, Receipt)
     assert result.repeated
+
+
+async def test_a_caller_that_goes_away_takes_nobody_along() -> None:
+    store, gate = MemoryStore(), Gate()
+    gate.is_open = False
+    committer = Committer(gate.before(store))
+    callers = [
+        asyncio.create_task(committer.commit((CreateRun(run_row(number), (message("start"),)),))) for number in range(3)
+    ]
+    while not gate.waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    callers[0].cancel()
+    await asyncio.gather(callers[0], return_exceptions=True)
+    gate.is_open = True
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*callers[1:]) == [Receipt(), Receipt()]
+    assert await store.get_run("run-0") is not None, "its commit was under way and stands"

@@ -35,6 +35,15 @@ async def test_a_schema_that_is_newer_than_the_code_is_refused(schema_url: str, 
     await running.close()
 
 
+async def test_the_deciding_clock_moves_on_while_a_transaction_waits(janitor: Janitor, shared_schema: str) -> None:
+    [row] = janitor.fetch(
+        f"WITH before AS MATERIALIZED (SELECT {shared_schema}.instant() AS at), "
+        "slept AS MATERIALIZED (SELECT at, pg_sleep(0.01) FROM before) "
+        f"SELECT at AS before, {shared_schema}.instant() AS after FROM slept"
+    )
+    assert row["after"] - row["before"] >= 10_000
+
+
 @pytest.fixture(scope="module")
 def a_server(postgres_url: str) -> Iterator[Janitor]:
     """A server whose settings may be changed. Wants `postgres_url` so that a missing PostgreSQL is said once."""
