@@ -21,9 +21,11 @@ def clock() -> VirtualClock:
 async def store(request: pytest.FixtureRequest, clock: VirtualClock) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
     store = new_store(request.param, request, clock)
-    yield store
-    await assert_sound(store)
-    await store.close()
+    try:
+        yield store
+        await assert_sound(store)
+    finally:
+        await store.close()
 
 
 @pytest.fixture

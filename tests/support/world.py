@@ -30,10 +30,12 @@ def clock() -> StandingClock:
 async def store(request: pytest.FixtureRequest, clock: StandingClock) -> AsyncIterator[Store]:
     """An empty store of each kind, on `clock`."""
     store = new_store(request.param, request, clock)
-    yield store
-    if "unsound" not in request.keywords:
-        await assert_sound(store)
-    await store.close()
+    try:
+        yield store
+        if "unsound" not in request.keywords:
+            await assert_sound(store)
+    finally:
+        await store.close()
 
 
 def engine_of(store: Store, *definitions: WorkflowDefinition | ActivityDefinition, **options: Any) -> Engine:
