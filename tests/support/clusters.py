@@ -18,7 +18,16 @@ from typing import Any
 
 import asyncpg
 
-from tests.support.postgres import Run, first_line, initialise, reachable, run_unprivileged, server_binaries
+from tests.support.postgres import (
+    PostgresMissing,
+    Run,
+    first_line,
+    initialise,
+    missing,
+    reachable,
+    run_unprivileged,
+    server_binaries,
+)
 
 SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -178,7 +187,10 @@ async def cluster(size: int) -> AsyncIterator[Cluster]:
     root = "/tmp" if os.access("/tmp", os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="derecho-pg-", dir=root))
     run = run_unprivileged(directory)
-    binaries = reachable(server_binaries(), directory, run)
+    try:
+        binaries = reachable(server_binaries(), directory, run)
+    except PostgresMissing as reason:
+        missing(reason)
     made = Cluster(directory, size)
     try:
         await asyncio.to_thread(initialise, binaries, directory, run, SETTINGS)
