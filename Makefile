@@ -50,7 +50,7 @@ fuzz: $(VENV)/.dev ## the property tests on 2,000 random programs
 soak: $(VENV)/.dev ## the proofs at length: every crash point, mutation and seeded bug, 100,000 random programs; takes hours
 	@DERECHO_BUGS=all DERECHO_CRASHES=all DERECHO_MATRIX=1 DERECHO_EVICTIONS=100000 $(PY) -m pytest -n 2 --timeout=0 \
 		tests/reference tests/seeded tests/runtime/test_many_evictions.py $(ARGS)
-	@DERECHO_FUZZ=100000 $(PY) -m pytest -n 2 --timeout=0 tests/properties $(ARGS)
+	@DERECHO_FUZZ=100000 DERECHO_SEEDS=150000 $(PY) -m pytest -n 2 --timeout=0 tests/properties tests/simulation $(ARGS)
 
 lock: ## renew requirements/*.txt; ARGS=--upgrade takes newer versions
 	@test -n "$(UV)" || { echo 'make lock needs uv: python3 -m pip install uv'; exit 1; }

@@ -144,7 +144,8 @@ class Committer:
                 self.transitions += len(batch)
                 for item, result in zip(batch, results, strict=True):
                     _tell(item, result)
-                    if item.uncertain and self._on_uncertain is not None and not _is_fresh(result):
+                    in_doubt = item.uncertain or isinstance(result, Receipt)
+                    if in_doubt and self._on_uncertain is not None and not _is_fresh(result):
                         self._on_uncertain(item.transition)
                 return
 

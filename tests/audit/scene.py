@@ -47,14 +47,6 @@ async def chain(ctx: Context, last: bool) -> None:
 
 
 @derecho.workflow
-async def stepper(ctx: Context) -> None:
-    async def for_ever() -> None:
-        await asyncio.Event().wait()
-
-    await ctx.step("for ever", for_ever)
-
-
-@derecho.workflow
 async def deaf(ctx: Context) -> None:
     """No engine serves it: its messages stay unread."""
 
@@ -71,7 +63,6 @@ class Family:
     done: str = ""
     old: str = ""
     new: str = ""
-    stepper: str = ""
     deaf: str = ""
 
 
@@ -80,7 +71,7 @@ async def build(store: Store, names: list[str]) -> dict[str, Family]:
     families = {name: Family(name) for name in names}
     engine = Engine(
         store,
-        workflows=[mother, kid, target, done, chain, stepper],
+        workflows=[mother, kid, target, done, chain],
         lease=60,
         shutdown_timeout=0.01,
         cache_size=100_000,
@@ -106,17 +97,16 @@ async def _start(client: Client, family: Family) -> None:
     family.mother = (await client.start(mother.bind(name), id=f"{name}-mother")).run_id or ""
     family.done = (await client.start(done.bind(), id=f"{name}-done")).run_id or ""
     family.old = (await client.start(chain.bind(False), id=f"{name}-chain")).run_id or ""
-    family.stepper = (await client.start(stepper.bind(), id=f"{name}-stepper")).run_id or ""
 
 
 async def _settled(store: Store, names: list[str]) -> bool:
     """Each mother waits and one of her timers has fired, each chain has come to its second run."""
     for name in names:
-        for role in ("mother", "kid", "lost kid", "target", "done", "chain", "stepper"):
+        for role in ("mother", "kid", "lost kid", "target", "done", "chain"):
             row = await store.find_run(f"{name}-{role}")
             if row is None or not row.tasks or row.inbox_last > row.inbox_read:
                 return False
-            if row.claim is not None and role != "stepper":
+            if row.claim is not None:
                 return False
             if role == "chain" and row.status == "continued_as_new":
                 return False

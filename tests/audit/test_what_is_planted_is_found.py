@@ -204,12 +204,6 @@ def a_blocked_run_is_never_tried_again(hand: Hand, family: Family) -> str:
     return family.target
 
 
-@plant("I8")
-def a_step_is_under_way_nowhere(hand: Hand, family: Family) -> str:
-    hand.change("runs", family.stepper, ready_at=None)
-    return family.stepper
-
-
 @plant("I9")
 def a_message_is_gone(hand: Hand, family: Family) -> str:
     hand.delete("inbox", family.mother, hand.numbers("inbox", family.mother)[0])

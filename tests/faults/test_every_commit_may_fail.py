@@ -139,7 +139,8 @@ async def test_a_fault_at_any_commit_changes_no_outcome(mode: Mode) -> None:
             break
         fired += faulty.fired
         attempts += sum(ledger.begun.values())
-        assert all(count <= 2 for count in ledger.begun.values()), ledger.begun
+        most = 1 if mode.startswith("error") else 2  # an answer that is lost costs no attempt, a death one
+        assert all(count <= most for count in ledger.begun.values()), ledger.begun
     assert fired >= 12, f"only {fired} faults fired"
 
 

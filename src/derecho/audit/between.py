@@ -128,11 +128,11 @@ def _check_signals(snapshot: "Snapshot", chains: dict[str, list[RunRow]]) -> lis
         got = Counter(
             (fact.sender, run.workflow_id, fact.name, fact.payload.raw(), fact.at)
             for fact in (*story.events, *story.facts)
-            if isinstance(fact, ev.SignalReceived) and fact.sender in known
+            if isinstance(fact, ev.SignalReceived) and fact.sender
         )
         seen |= got.keys()
         for place, count in got.items():
-            if count > sent[place]:
+            if count > sent[place] and place[0] in known:
                 text = f"signal {place[2]!r} of {place[0]!r} was sent {sent[place]} times, and came {count} times"
                 found.append(Violation("I12", run.workflow_id, run.run_id, text))
     for place, run in delivered.items():

@@ -61,7 +61,7 @@ def check_run(snapshot: "Snapshot", run: RunRow) -> list[Violation]:
         return found
     add("I2", _terminal(run, story))
     add("I4", _outcomes(story))
-    add("I8", _awake(snapshot, run, story))
+    add("I8", _awake(snapshot, run))
     if run.is_open:
         add("I5", _activities(snapshot, run, story))
         add("I7", _timers(snapshot, run, story))
@@ -186,7 +186,7 @@ def _closed(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:
         yield f"it is {run.status}, and ready at {run.ready_at}, held by {run.worker}, to end by {run.terminate}"
 
 
-def _awake(snapshot: "Snapshot", run: RunRow, story: "Story") -> Iterator[str]:
+def _awake(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:
     if not run.is_open:
         return
     held = run.claim is not None
@@ -200,10 +200,8 @@ def _awake(snapshot: "Snapshot", run: RunRow, story: "Story") -> Iterator[str]:
         return
     if run.inbox_last > run.inbox_read:
         yield f"it sleeps on {run.inbox_last - run.inbox_read} unread messages"
-    if run.status == "blocked" or run.terminate is not None or run.tasks == 0:
-        yield f"it sleeps for ever: {run.status}, {run.tasks} workflow tasks, to end by {run.terminate}"
-    if story.open("step"):
-        yield f"it sleeps, and nobody runs its steps {sorted(story.open('step'))}"
+    if run.status == "blocked" or run.tasks == 0:
+        yield f"it sleeps for ever: {run.status}, after {run.tasks} workflow tasks"
 
 
 def _inbox(snapshot: "Snapshot", run: RunRow) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What one run's history and inbox say, sorted by what each event is about."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from derecho.errors import PayloadError
 from derecho.journal import events as ev
@@ -23,6 +24,7 @@ class Story:
         self.recorded: Counter[tuple[str, int]] = Counter()
         self.unread: Counter[tuple[str, int]] = Counter()
         self.cancelled: set[int] = set()  # timers
+        self.fired_now: set[int] = set()  # timers that fired in the workflow task at hand
         self.misplaced: list[str] = []
         self.sent_at: dict[int, int] = {}  # event id of a SignalSent -> the time of its task
         try:
@@ -39,6 +41,9 @@ class Story:
         for event_id, event in enumerate(self.events, 1):
             if isinstance(event, ev.WorkflowTaskCompleted):
                 at = event.at
+                self.fired_now = {
+                    fact.timer for fact in self._facts_before(event_id) if isinstance(fact, ev.TimerFired)
+                }
             elif isinstance(event, ev.SignalSent):
                 self.sent_at[event_id] = at
             self._note(event_id, event)
@@ -47,6 +52,13 @@ class Story:
             if about is not None:
                 self._check(about, type(fact).__name__)
                 self.unread[about] += 1
+
+    def _facts_before(self, event_id: int) -> Iterator[ev.AnyEvent]:
+        """The facts of the workflow task whose boundary this event is, newest first."""
+        for event in reversed(self.events[: event_id - 1]):
+            if not isinstance(event, get_args(ev.Fact)):
+                return
+            yield event
 
     def _note(self, event_id: int, event: ev.AnyEvent) -> None:
         kind = kind_of(event)
@@ -59,7 +71,9 @@ class Story:
         match event:
             case ev.TimerCancelled(timer=timer):
                 self._check_cancel("timer", timer, event_id)
-                if timer in self.cancelled or self.recorded["timer", timer]:
+                # In one task it may fire after the code has cancelled it: facts stand before commands.
+                fired = self.recorded["timer", timer] and timer not in self.fired_now
+                if timer in self.cancelled or fired:
                     self.misplaced.append(f"event {event_id} cancels timer {timer}, which was fired or cancelled")
                 self.cancelled.add(timer)
             case ev.ActivityCancelRequested(activity=activity):

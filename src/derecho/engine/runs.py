@@ -213,7 +213,8 @@ class Cache:
             self._runs.move_to_end(run.identity.run_id)
 
     def remove(self, run: LiveRun) -> None:
-        self._runs.pop(run.identity.run_id, None)
+        if self._runs.get(run.identity.run_id) is run:
+            del self._runs[run.identity.run_id]
         if self._by_workflow_id.get(run.identity.workflow_id) is run:
             del self._by_workflow_id[run.identity.workflow_id]
 

@@ -102,9 +102,10 @@ class WorkflowWorker:
         self.next(run)
 
     def created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
-        """A run that this process has just started, already claimed for it."""
+        """A run that this process has just started, already claimed for it, unless the lease was lost meanwhile."""
         definition = self._engine.registry.find(row.workflow_type, row.version)
-        if isinstance(definition, str) or self.draining:
+        is_stale = row.worker != self._engine.incarnation or self.runs.get(row.run_id) is not None
+        if isinstance(definition, str) or self.draining or is_stale:
             self._engine.submit((ReleaseRun(row.run_id, row.claim or ""),), unused)
             return
         run = LiveRun(row, definition)
@@ -115,7 +116,7 @@ class WorkflowWorker:
     def delivered(self, run_id: str, number: int, claim: str | None, fact: ev.Fact) -> None:
         """A message that this process has just put into the inbox; `claim` when it was claimed on the way."""
         run = self.runs.get(run_id)
-        if run is None:
+        if run is None or (claim is not None and not claim.startswith(self._engine.incarnation)):  # of a lost lease
             if claim is not None:
                 self._engine.submit((ReleaseRun(run_id, claim),), unused)
             return
@@ -256,7 +257,8 @@ class WorkflowWorker:
         run.blocked_count = 0
         run.claim = (run.claim or decision.advance.take) if decision.advance.keep_claim else None
         self._suspects.clear(run_id)
-        reservation.start()  # nothing starts before its commit is known
+        # Nothing starts before its commit is known; after a doubt the engine hands the rows back instead.
+        reservation.give_back() if result.repeated else reservation.start()
         for change in decision.changes:
             if isinstance(change, CancelActivity):
                 self._engine.activities.cancel(run_id, change.activity)
@@ -361,10 +363,8 @@ class WorkflowWorker:
             run.execution = None
 
     async def close(self, timeout: float) -> None:
-        """Give everything back: turns end, facts in hand go to inboxes, code is taken down.
-
-        A turn that is not back after `timeout` seconds is left to its thread; its run goes back with the lease.
-        """
+        """Give everything back: turns end, facts in hand go to inboxes, code is taken down. A turn that is not back
+        after `timeout` seconds is left to its thread; its run goes back with the lease."""
         self.draining = True
         for run in self.runs:
             if not run.busy:
@@ -376,6 +376,8 @@ class WorkflowWorker:
             await asyncio.sleep(0.002)  # the turn is on the workflow thread
         for run in self.runs:
             self._fall_back(run, ())
+        for task in self._background:  # histories that are still being read
+            task.cancel()
         self.turns.close()
 
     def abandon_all(self) -> None:
@@ -392,8 +394,7 @@ class WorkflowWorker:
 
     def _take_messages(self, run: LiveRun, item: ClaimedRun) -> None:
         """What the store says is unread replaces what this engine knew of the inbox."""
+        fresh = [PendingFact(decode_fact(message.data), message.number, None) for message in item.messages]
         direct = [fact for fact in run.facts if not fact.number]
         run.facts.clear()
-        for message in item.messages:
-            run.facts.append(PendingFact(decode_fact(message.data), message.number, None))
-        run.facts.extend(direct)
+        run.facts.extend((*fresh, *direct))

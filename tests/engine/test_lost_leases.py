@@ -1,0 +1,48 @@
+"""An engine that was declared dead while a commit was under way: what the late answer says counts no more."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import derecho
+from derecho import Context, Store
+from derecho.journal.changes import CreateRun, RetireWorker, Transition
+from tests.support.world import engine_of, eventually
+from tests.support.wrapped import wrapped
+
+
+@derecho.workflow
+async def stepper(ctx: Context) -> str:
+    async def small() -> str:
+        await asyncio.sleep(0.05)
+        return "done"
+
+    return await ctx.step("small", small)
+
+
+async def test_a_run_that_was_started_by_a_lost_lease_is_held_once_and_ends(store: Store) -> None:
+    """The start is applied after the engine was buried, and answered when the engine has claimed the run anew."""
+    late = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal late
+        created = [change.row for transition in transitions for change in transition if isinstance(change, CreateRun)]
+        if not created or late:
+            return await original(transitions)
+        late += 1
+        await store.commit([(RetireWorker(engine.incarnation),)])
+        engine.lost_lease()
+        results = await original(transitions)
+
+        async def is_claimed() -> bool:
+            row = await store.get_run(created[0].run_id)
+            return row is not None and (row.claim is not None or row.tasks > 0)
+
+        await eventually(is_claimed)
+        return results
+
+    engine = engine_of(wrapped(store, commit=commit), stepper)
+    async with engine:
+        handles = [await engine.client.start(stepper.bind()) for _ in range(2)]
+        assert [await handle.result(timeout=20) for handle in handles] == ["done", "done"]
+    assert late == 1
