@@ -144,7 +144,7 @@ class Committer:
                 self.transitions += len(batch)
                 for item, result in zip(batch, results, strict=True):
                     _tell(item, result)
-                    in_doubt = item.uncertain or isinstance(result, Receipt)
+                    in_doubt = item.uncertain or (isinstance(result, Receipt) and result.repeated)
                     if in_doubt and self._on_uncertain is not None and not _is_fresh(result):
                         self._on_uncertain(item.transition)
                 return
@@ -163,7 +163,7 @@ class Committer:
 
 def _is_fresh(result: Result) -> bool:
     """Whether this very sending took effect."""
-    return isinstance(result, Receipt) and not result.repeated
+    return isinstance(result, Receipt) and not result.repeated and all(number for _, number, _ in result.delivered)
 
 
 def _tell(item: Item, result: Result | StoreError) -> None:

@@ -1,12 +1,13 @@
-"""An engine that was declared dead while a commit was under way: what the late answer says counts no more."""
+"""What an engine claimed on the way of a commit is not lost when the answer comes late, or not at all."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import derecho
-from derecho import Context, Store
-from derecho.journal.changes import CreateRun, RetireWorker, Transition
+from derecho import Context, Signal, Store
+from derecho.errors import StoreUnavailable
+from derecho.journal.changes import CreateRun, Deliver, RetireWorker, Transition
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
 
@@ -46,3 +47,39 @@ async def test_a_run_that_was_started_by_a_lost_lease_is_held_once_and_ends(stor
         handles = [await engine.client.start(stepper.bind()) for _ in range(2)]
         assert [await handle.result(timeout=20) for handle in handles] == ["done", "done"]
     assert late == 1
+
+
+WORD = Signal("word", str)
+
+
+@derecho.workflow
+async def listener(ctx: Context) -> list[str]:
+    return [await ctx.signals(WORD).receive() for _ in range(2)]
+
+
+async def test_a_run_whose_claim_came_with_a_lost_answer_hears_the_signal(store: Store) -> None:
+    """The signal claims the warm run for the engine; sent again under its key, it is known and claims nothing."""
+    lost = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal lost
+        results = await original(transitions)
+        claiming = [c for t in transitions for c in t if isinstance(c, Deliver) and c.claim is not None]
+        if claiming and not lost:
+            lost += 1
+            raise StoreUnavailable("done, but the answer was lost", outcome="unknown")
+        return results
+
+    engine = engine_of(wrapped(store, commit=commit), listener)
+    async with engine:
+        handle = await engine.client.start(listener.bind())
+
+        async def sleeps() -> bool:
+            row = await store.get_run(handle.run_id)
+            return row is not None and row.tasks == 1 and row.claim is None
+
+        await eventually(sleeps)
+        await handle.signal(WORD, "one")
+        await handle.signal(WORD, "two")
+        assert await handle.result(timeout=20) == ["one", "two"]
+    assert lost == 1

@@ -72,7 +72,8 @@ class Simulation:
         row, process = activity._beat.__self__.row, _process.get()
         assert isinstance(process, EngineProcess)
         place = activity.idempotency_key, activity.attempt
-        if row.worker in self.ledger.attempts[place]:
+        # Under a name that it has given up, what had begun is begun again, as after a restart.
+        if row.worker in self.ledger.attempts[place] and row.worker == process.engine.incarnation:
             raise self._broken(f"attempt {place} began twice in one engine")
         self.ledger.attempts[place].add(row.worker or "")
         tables = self.server.store._tables
