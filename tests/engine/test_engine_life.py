@@ -11,6 +11,7 @@ import pytest
 import derecho
 from derecho import Client, Context, DefinitionError, Engine, MemoryStore, Store
 from tests.support.world import engine_of, eventually
+from tests.support.wrapped import wrapped
 
 
 @derecho.activity
@@ -211,3 +212,13 @@ async def test_an_engine_whose_loop_is_blocked_is_not_taken_for_dead() -> None:
         await engine.client.run(calls.bind())
     assert len(alive) == 22
     assert all(alive)
+
+
+async def test_an_engine_that_hears_no_hint_finds_its_work_all_the_same() -> None:
+    async def wait(original: Any, topic: str, seen: int, timeout: float) -> None:
+        await asyncio.sleep(timeout)
+
+    store = MemoryStore()
+    async with engine_of(wrapped(store, wait=wait), order, work, lease=2):
+        handle = await Client(store).start(order.bind(), id="w")
+        assert await handle.result(timeout=20) == "done"

@@ -222,6 +222,11 @@ BUGS = [
                 "ORDER BY picked.ready_at, picked.run_id LIMIT :limit - (SELECT count(*) FROM doomed)\n), suspect",
                 "ORDER BY picked.ready_at, picked.run_id\n), suspect",
             ),
+            Edit(
+                "stores/sql/postgres/work.sql",
+                "ORDER BY rank, ready_at, run_id LIMIT :limit;",
+                "ORDER BY rank, ready_at, run_id;",
+            ),
         ),
         (f"{POSTGRES}::test_the_longest_ready_come_first_and_no_more_than_asked_for",),
     ),
