@@ -4,11 +4,14 @@ nothing is recorded twice, and everything comes to its end when the faults are o
 `DERECHO_SEEDS` sets how many seeds are run. A seed that fails prints how to see it again.
 """
 
+import gc
 import hashlib
 import os
 import subprocess
 import sys
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # of engines that were killed
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_to_the_collector() -> Iterator[None]:
+    """What killed engines leave is collected here, not in the middle of another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def test_promises_are_kept_and_all_ends_well_whatever_fails() -> None:
