@@ -64,7 +64,7 @@ class Farm:
                 path.write_text(text, encoding="utf-8")
             self._stamp(before)
 
-    def run(self, tests: Iterable[str], *options: str) -> Result:
+    def run(self, tests: Iterable[str], *options: str, limit: float = LIMIT) -> Result:
         tests = list(tests)
         files = sorted({f"tests/{test.partition('::')[0]}" for test in tests})
         names = " or ".join(sorted({name for test in tests for name in self._names(test)}))
@@ -77,10 +77,10 @@ class Farm:
                 env={**os.environ, "PYTHONPATH": str(self.folder / "src"), "PYTHONHASHSEED": "0"},
                 capture_output=True,
                 text=True,
-                timeout=LIMIT,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired as exc:
-            return Result(_LATE, [], str(exc.stdout), LIMIT)
+            return Result(_LATE, [], str(exc.stdout), limit)
         failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
         output = (done.stdout + done.stderr)[-3_000:]
         return Result(done.returncode, failed, output, time.monotonic() - begin)
