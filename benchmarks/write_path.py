@@ -32,9 +32,10 @@ from derecho.journal.model import ActivityRow, Head, RunRow, WorkerRow
 from derecho.journal.wire import HistoryRow, chain
 from derecho.stores.hints import Hints
 from derecho.stores.sql import migrations
-from derecho.stores.sqlite.changes import APPLY
+from derecho.stores.sqlite import runs, tasks
 from derecho.stores.sqlite.connection import statements_of
 from derecho.stores.sqlite.transaction import Writing
+from derecho.stores.transitions import functions_in
 
 RUNS, BATCH, BATCHES, ROUNDS = 2_000, 200, 50, 5
 WORKER, CLAIM, NOW = "w" * 32, "c" * 32, 1_767_225_600_000_000
@@ -96,7 +97,7 @@ class Load:
             self.connection.execute(f"PRAGMA {pragma}").fetchall()
         for statement in statements_of(variant.schema(migrations("sqlite")[0].sql)):
             self.connection.execute(statement)
-        self.writing = Writing(lambda stored: max(NOW, stored), Hints().horizon, APPLY)
+        self.writing = Writing(lambda stored: max(NOW, stored), Hints().horizon, functions_in(runs, tasks))
         # As UUIDv7: what is newer comes later, the rest is random.
         ids = [UUID(int=((NOW // 1_000 + n) << 80) | self.dice.getrandbits(62)) for n in range(RUNS)]
         self.heads = {str(run_id): Head() for run_id in ids}

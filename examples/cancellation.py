@@ -17,8 +17,8 @@ async def note(text: str) -> None:
 
 @derecho.workflow
 async def tenant(ctx: Context) -> None:
-    await note.execute(ctx, "moved in")
     async with ctx.shield():  # not in the middle of this
+        await note.execute(ctx, "moved in")
         await ctx.sleep(0.05)
         await note.execute(ctx, "paid the rent")
     try:

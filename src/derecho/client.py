@@ -6,23 +6,23 @@ away is asked again for 30 s; what raised a StoreUnavailable of unknown outcome 
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from msgspec.structs import replace
 
-from derecho.callbacks import CALLBACK, complete
+from derecho.callbacks import complete
 from derecho.clock import Duration, micros
 from derecho.committer import Committer
 from derecho.errors import DefinitionError, WorkflowError, WorkflowNotFound
 from derecho.handle import Handle, Run
 from derecho.invocation import Invocation
+from derecho.journal import changes as ch
 from derecho.journal import events as ev
-from derecho.journal.changes import ANY_CLAIM, Change, Conflict, Deliver, NewMessage, Receipt, Result, Transition
 from derecho.journal.failures import to_failure
 from derecho.journal.history import History
-from derecho.journal.model import RunFilter, RunRow, Status, type_and_version
+from derecho.journal.model import RunFilter, RunRow, Status
 from derecho.journal.payloads import Codec, Converter
 from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
@@ -32,6 +32,7 @@ from derecho.outages import Outage, patiently
 from derecho.runtime.ending import terminate
 from derecho.starts import IfClosed, IfRunning, Start, check_id, newest_version
 from derecho.stores import open_store
+from derecho.unserved import unserved
 from derecho.watcher import Closing, ResultWatcher, decode_outcome
 from derecho.workflow import Workflow, WorkflowDefinition, encode_input
 
@@ -46,15 +47,13 @@ INBOX_LIMIT = 10_000
 class Host(Protocol):
     """The engine behind a client, if there is one."""
 
-    def claim_for_start(self, kind: str) -> tuple[str, str] | None:
-        """Worker and claim for a run that this engine would begin at once."""
-
-    def run_created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None: ...
+    def begin(self, create: ch.CreateRun, facts: Sequence[ev.Fact]) -> Coroutine[Any, Any, ch.Result] | None:
+        """Commit a start with the run's first turn, when this engine would begin it at once."""
 
     def warm_claim(self, workflow_id: str, run_id: str | None) -> tuple[str, str] | None:
         """Worker and claim for a message to a run that is warm there."""
 
-    def message_delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None: ...
+    def message_delivered(self, receipt: ch.Receipt, claim: str | None, fact: ev.Fact) -> None: ...
 
     def run_gone(self, run_id: str) -> None: ...
 
@@ -69,7 +68,7 @@ class Within:
         self._connection = connection
         self.outage = Outage(store.url)
 
-    async def commit(self, transition: Transition) -> Result:
+    async def commit(self, transition: ch.Transition) -> ch.Result:
         return await self._store.commit_within(self._connection, transition)
 
 
@@ -208,7 +207,7 @@ class Client:
     async def describe(self, id: str, run_id: str | None) -> Run:
         row = await self.find(id, run_id)
         if row.status in ("running", "cancelling"):
-            reason = await self._unserved(row)
+            reason = await unserved(self, row)
             if reason is not None:
                 row = replace(row, status="blocked", blocked_reason=reason)
         return Run.of(row)
@@ -240,26 +239,6 @@ class Client:
         """The engine of this client closed a run."""
         self._watcher.closed(run_id, status, outcome)
 
-    async def _unserved(self, row: RunRow) -> str | None:
-        """Why nobody works on an open run, when engines are up and none serves what it waits for."""
-        workers = await self.ask(self.store.workers)
-        served = {name for worker in workers for name in worker.serves}
-        if not workers:
-            return None
-        if row.ready_at is not None and f"workflow:{row.kind}" not in served:
-            others = any(type_and_version(name)[0] == f"workflow:{row.workflow_type}" for name in served)
-            version = f"version {row.version} of " if others else ""
-            return f"no running engine has {version}workflow type {row.workflow_type!r}: start one that registers it"
-        pending = await self.ask(self.store.pending, row.run_id)
-        for activity in pending.activities:
-            wanted = {f"activity:{activity.name}", f"queue:{activity.queue}"}
-            if activity.claim is not None or activity.queue == CALLBACK:
-                continue
-            if not any(wanted <= set(worker.serves) for worker in workers):
-                where = "" if activity.queue == "default" else f" on queue {activity.queue!r}"
-                return f"no running engine has activity {activity.name!r}{where}: start one that registers it"
-        return None
-
     # --- messages ----------------------------------------------------------------------------------------------------
 
     async def signal(self, id: str, run_id: str | None, signal: Signal[T], value: T, key: str | None) -> None:
@@ -284,8 +263,8 @@ class Client:
                 return
             event = ev.WorkflowTerminated(reason, max(self.store.now(), row.started_at))
             children = await self.ask(self.store.children, row.run_id)
-            result = await self._committer.commit(terminate(row, children, event, ANY_CLAIM))
-            if isinstance(result, Receipt):
+            result = await self._committer.commit(terminate(row, children, event, ch.ANY_CLAIM))
+            if isinstance(result, ch.Receipt):
                 if self._host is not None:
                     self._host.run_gone(row.run_id)
                 self.run_closed(row.run_id, "terminated", event)
@@ -294,9 +273,9 @@ class Client:
     async def _deliver(self, id: str, run_id: str | None, fact: ev.Fact, key: str) -> None:
         worker, claim = self.warm_claim(id, run_id)
         target = None if run_id is not None else id
-        message = NewMessage(encode_struct(fact), key)
-        result = await self.commit(Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim))
-        if not isinstance(result, Conflict):
+        message = ch.NewMessage(encode_struct(fact), key)
+        result = await self.commit(ch.Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim))
+        if not isinstance(result, ch.Conflict):
             self.delivered(result, claim, fact)
             return
         following = await self.successor(id, run_id) if run_id is not None and result.reason == "closed" else None
@@ -337,14 +316,14 @@ class Client:
         """Read from the store, with patience."""
         return await patiently(self._committer.outage, read, *args, **kwargs)
 
-    async def commit(self, *changes: Change) -> Result:
+    async def commit(self, *changes: ch.Change) -> ch.Result:
         return await self._committer.commit(changes)
 
     def warm_claim(self, id: str, run_id: str | None) -> tuple[str | None, str | None]:
         """Worker and claim for a message to a run that this client's engine holds warm."""
         return (self._host.warm_claim(id, run_id) if self._host is not None else None) or (None, None)
 
-    def delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None:
+    def delivered(self, receipt: ch.Receipt, claim: str | None, fact: ev.Fact) -> None:
         """Tell this client's engine of a message that has entered an inbox."""
         if self._host is not None and not receipt.repeated:
             self._host.message_delivered(receipt, claim, fact)
@@ -357,7 +336,7 @@ def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:
     return definition
 
 
-def _undelivered(id: str, run_id: str | None, conflict: Conflict) -> WorkflowError:
+def _undelivered(id: str, run_id: str | None, conflict: ch.Conflict) -> WorkflowError:
     if conflict.reason == "full":
         return WorkflowError(
             f"workflow {id!r} has {INBOX_LIMIT:,} unread messages: nothing was sent, try again later",

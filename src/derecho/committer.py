@@ -60,9 +60,12 @@ class Committer:
         self._idle.set()
         self._closed = False
 
-    def submit(self, transition: Transition, done: Done) -> None:
-        """Commit for the engine: repeated until the store takes or refuses it, then `done` gets the result."""
-        self._put(Item(transition, done, None))
+    def submit(self, transition: Transition, done: Done, patience: float | None = None) -> None:
+        """Commit until the store takes or refuses it, then `done` gets the result.
+
+        With `patience`, for a client: `done` gets a StoreError when repeating it for so many seconds did not help.
+        """
+        self._put(Item(transition, done, None if patience is None else asyncio.get_running_loop().time() + patience))
 
     async def commit(self, transition: Transition) -> Result:
         """Commit for a client: raises StoreError, StoreUnavailable after 30 s in which it was sent again and again."""
@@ -77,7 +80,7 @@ class Committer:
             else:
                 future.set_result(result)
 
-        self._put(Item(transition, done, loop.time() + outages.PATIENCE))
+        self.submit(transition, done, outages.PATIENCE)
         return await future
 
     async def flush(self) -> None:

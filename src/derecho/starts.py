@@ -12,7 +12,7 @@ from derecho.errors import PayloadError, WorkflowAlreadyRunning
 from derecho.invocation import bad_name
 from derecho.journal import events as ev
 from derecho.journal.changes import ANY_CLAIM, Change, CreateRun, NewMessage, Receipt
-from derecho.journal.model import CLAIMED, RunRow, type_and_version
+from derecho.journal.model import RunRow, type_and_version
 from derecho.journal.signatures import encode_value
 from derecho.journal.store import Store
 from derecho.journal.wire import encode_struct
@@ -78,16 +78,13 @@ class Start:
                         workflow_id=self.workflow_id,
                         run_id=latest.run_id,
                     )
-            row = self._row
-            claim = host.claim_for_start(row.kind) if host is not None else None
-            if claim is not None:
-                row = replace(row, worker=claim[0], claim=claim[1], ready_at=CLAIMED)
-            messages = tuple(NewMessage(encode_struct(fact)) for fact in self._facts)
-            row = replace(row, inbox_last=len(messages))
-            result = await client._committer.commit((*before, CreateRun(row, messages, expect)))
+            row, create = self._row, CreateRun(self._row, (), expect)
+            birth = None if host is None or before else host.begin(create, self._facts)
+            if birth is not None:
+                result = await birth
+            else:
+                result = await client._committer.commit((*before, with_messages(create, self._facts)))
             if isinstance(result, Receipt):
-                if claim is not None and host is not None and not result.repeated:
-                    host.run_created(row, self._facts)
                 return row.run_id
             if result.reason == "already_running" and if_running == "use_existing":
                 return result.detail
@@ -116,6 +113,12 @@ async def newest_version(store: Store, workflow_type: str) -> int:
     """The newest version of a workflow that running engines have; 1 when none has it."""
     served = [type_and_version(name) for worker in await store.workers() for name in worker.serves]
     return max((version for name, version in served if name == f"workflow:{workflow_type}"), default=1)
+
+
+def with_messages(create: CreateRun, facts: Sequence[ev.Fact]) -> CreateRun:
+    """A start that leaves the first facts of its run in the inbox."""
+    messages = tuple(NewMessage(encode_struct(fact)) for fact in facts)
+    return replace(create, row=replace(create.row, inbox_last=len(messages)), messages=messages)
 
 
 def new_run_id(now: int) -> str:

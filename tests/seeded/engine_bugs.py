@@ -163,8 +163,8 @@ BUGS = [
             ),
             Edit(
                 "engine/workflow_worker.py",
-                "        self._engine.submit(plan.transition, done)\n",
-                "        plan.reservation.start()\n        self._engine.submit(plan.transition, done)\n",
+                "        self._engine.submit(plan.transition, partial(self.settle, turn, plan))\n",
+                "        plan.reservation.start()\n        self._engine.submit(plan.transition, partial(self.settle, turn, plan))\n",
             ),
         ),
         (f"{COMMITS}::test_a_fault_at_any_commit_changes_no_outcome",),

@@ -19,7 +19,7 @@ BUGS = [
         "R05",
         "a workflow task is committed without holding the claim",
         "G12",
-        (Edit(RUNS, "    if claim != run.claim and claim != ANY_CLAIM:\n", "    if not run:\n"),),
+        (Edit(RUNS, "    if claim != run.claim and claim != ch.ANY_CLAIM:\n", "    if not run:\n"),),
         (f"{MEMORY}::test_a_run_in_other_hands_does_not_advance",),
     ),
     Bug(
@@ -42,8 +42,8 @@ BUGS = [
         (
             Edit(
                 STORE,
-                "rows += [OverdueActivity(tables.activities[run][number], lost=False) for run, number in places]",
-                "rows += [OverdueActivity(tables.activities[run].pop(number), lost=False) for run, number in places]",
+                "rows += [model.OverdueActivity(tables.activities[run][number], lost=False) for run, number in places]",
+                "rows += [model.OverdueActivity(tables.activities[run].pop(number), lost=False) for run, number in places]",
             ),
         ),
         (
@@ -86,8 +86,8 @@ BUGS = [
         (
             Edit(
                 RUNS,
-                '    if not run.is_open:\n        return _not_delivered(tables, change, Conflict("closed"',
-                '    if not run.is_open and run.status != "continued_as_new":\n        return _not_delivered(tables, change, Conflict("closed"',
+                '    if not run.is_open:\n        return _not_delivered(tables, change, ch.Conflict("closed"',
+                '    if not run.is_open and run.status != "continued_as_new":\n        return _not_delivered(tables, change, ch.Conflict("closed"',
             ),
         ),
         (
@@ -159,8 +159,8 @@ BUGS = [
         (
             Edit(
                 RUNS,
-                '    if not run.is_open:\n        return _not_delivered(tables, change, Conflict("closed"',
-                '    if not run.is_open and not change.drop:\n        return _not_delivered(tables, change, Conflict("closed"',
+                '    if not run.is_open:\n        return _not_delivered(tables, change, ch.Conflict("closed"',
+                '    if not run.is_open and not change.drop:\n        return _not_delivered(tables, change, ch.Conflict("closed"',
             ),
         ),
         (f"{MEMORY}::test_what_may_be_dropped_is_dropped",),

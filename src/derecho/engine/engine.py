@@ -31,18 +31,9 @@ from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError
+from derecho.journal import changes as ch
 from derecho.journal import events as ev
-from derecho.journal.changes import (
-    CreateRun,
-    Deliver,
-    Receipt,
-    ReleaseRun,
-    Result,
-    RetireWorker,
-    ScheduleActivity,
-    Transition,
-)
-from derecho.journal.model import RunRow, Topic
+from derecho.journal.model import Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
@@ -122,7 +113,7 @@ class Engine:
         if self._retention is not None and self._retention < SHORTEST:
             raise DefinitionError(f"retention must be at least a minute, not {retention!r}; None keeps runs for ever")
         self.poll_interval = min(1.0, self._lease_seconds / 4)
-        self.committer = Committer(self.store, self._release_uncertain)
+        self.committer = Committer(self.store, self.release_uncertain)
         self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
         self._claims = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -230,7 +221,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.activities.drain(self._shutdown_timeout)
         await self.workflows.close(self._shutdown_timeout)
-        self.committer.submit((RetireWorker(self.incarnation),), lambda _: None)
+        self.committer.submit((ch.RetireWorker(self.incarnation),), lambda _: None)
         await self.committer.close(timeout=5.0)
         self.lease.stop()
         await self.client.close()
@@ -250,7 +241,7 @@ class Engine:
 
     # --- what the workers share --------------------------------------------------------------------------------------
 
-    def submit(self, transition: Transition, done: Done) -> None:
+    def submit(self, transition: ch.Transition, done: Done) -> None:
         self.committer.submit(transition, done)
 
     async def persist(self, call: Callable[[], Awaitable[T]], what: str) -> T:
@@ -283,33 +274,31 @@ class Engine:
         old, self.incarnation = self.incarnation, secrets.token_hex(16)
         self.activities.abandon_all()
         self.workflows.abandon_all()
-        self.submit((RetireWorker(old),), lambda _: None)
+        self.submit((ch.RetireWorker(old),), lambda _: None)
         self._tasks.append(asyncio.create_task(self._register()))
 
-    def _release_uncertain(self, transition: Transition) -> None:
+    def release_uncertain(self, transition: ch.Transition) -> None:
         """An answer was lost, so claims that were made on the way may be held without our knowing: give them back."""
         for change in transition:
             claim, run_id = None, None
-            if isinstance(change, CreateRun):
+            if isinstance(change, ch.CreateRun):
                 claim, run_id = change.row.claim, change.row.run_id
-            elif isinstance(change, Deliver):
+            elif isinstance(change, ch.Deliver):
                 run = self.workflows.runs.find(change.workflow_id or "")
                 claim, run_id = change.claim, change.run_id or (run.identity.run_id if run is not None else None)
-            elif isinstance(change, ScheduleActivity) and change.row.claim is not None:
+            elif isinstance(change, ch.ScheduleActivity) and change.row.claim is not None:
                 self.submit((hand_back(change.row, self.store.now()),), lambda _: None)
             if claim is not None and run_id is not None:
-                self.submit((ReleaseRun(run_id, claim),), lambda _: None)
+                self.submit((ch.ReleaseRun(run_id, claim),), lambda _: None)
 
     # --- for the client (see client.Host) ----------------------------------------------------------------------------
 
-    def claim_for_start(self, kind: str) -> tuple[str, str] | None:
-        if not self._running or kind not in self.registry.kinds():
+    def begin(self, create: ch.CreateRun, facts: Sequence[ev.Fact]) -> Coroutine[Any, Any, ch.Result] | None:
+        row = create.row
+        if not self._running or self.workflows.runs.find(row.workflow_id) is not None:
             return None
-        return self.incarnation, self.new_claim()
-
-    def run_created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
-        if self._running:
-            self.workflows.created(row, facts)
+        definition = self.registry.find(row.workflow_type, row.version)
+        return None if isinstance(definition, str) else self.workflows.births.begin(definition, create, facts)
 
     def warm_claim(self, workflow_id: str, run_id: str | None) -> tuple[str, str] | None:
         run = self.workflows.runs.find(workflow_id) if self._running else None
@@ -318,14 +307,14 @@ class Engine:
         claim = self.workflows.warm_claim(run.identity.run_id)
         return None if claim is None else (self.incarnation, claim)
 
-    def message_delivered(self, receipt: Receipt, claim: str | None, fact: ev.Fact) -> None:
+    def message_delivered(self, receipt: ch.Receipt, claim: str | None, fact: ev.Fact) -> None:
         for run_id, number, claimed in receipt.delivered:
             if number and self._running:
                 self.workflows.delivered(run_id, number, claim if claimed else None, fact)
 
-    def arrived(self, fact: ev.Fact, result: Result | StoreError) -> None:
+    def arrived(self, fact: ev.Fact, result: ch.Result | StoreError) -> None:
         """A worker of this engine put a message into an inbox: a run that is held here, for its steps, sees it now."""
-        if isinstance(result, Receipt) and not result.repeated:
+        if isinstance(result, ch.Receipt) and not result.repeated:
             self.message_delivered(result, None, fact)
 
     def run_gone(self, run_id: str) -> None:

@@ -32,10 +32,7 @@ class Plan:
     __slots__ = ("reservation", "successor", "transition")
 
     def __init__(
-        self,
-        transition: Transition,
-        reservation: Reservation,
-        successor: tuple[RunRow, Sequence[ev.Fact]] | None,
+        self, transition: Transition, reservation: Reservation, successor: tuple[RunRow, Sequence[ev.Fact]] | None
     ) -> None:
         self.transition = transition
         self.reservation = reservation
@@ -52,11 +49,7 @@ class Plan:
 
 
 def plan_turn(
-    engine: "Engine",
-    turn: Turn,
-    execution: Execution,
-    refusals: int,
-    warm_claim: Callable[[str], str | None],
+    engine: "Engine", turn: Turn, execution: Execution, refusals: int, warm_claim: Callable[[str], str | None]
 ) -> Plan:
     """Decide a turn and say how to commit it. `refusals`: how often new messages have held this run from closing."""
     run = turn.run

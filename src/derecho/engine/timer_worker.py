@@ -13,18 +13,8 @@ import msgspec
 from derecho.clock import SECOND
 from derecho.engine.outcomes import TIMEOUT_NAMES, Verdict, decode_command, judge
 from derecho.errors import PayloadError, StoreError
+from derecho.journal import changes as ch
 from derecho.journal import events as ev
-from derecho.journal.changes import (
-    BuryWorker,
-    Change,
-    Deliver,
-    DropTimer,
-    NewMessage,
-    Receipt,
-    RenewWorker,
-    Result,
-    RetryActivity,
-)
 from derecho.journal.deadlines import ran_out
 from derecho.journal.failures import Failure, short_type, timeout_failure
 from derecho.journal.model import OverdueActivity, TimerRow
@@ -63,17 +53,17 @@ class TimerWorker:
         engine, key = self._engine, (row.run_id, row.timer)
         fact = ev.TimerFired(row.timer, row.fire_at)
         claim = engine.workflows.warm_claim(row.run_id)
-        deliver = Deliver(
-            NewMessage(encode_struct(fact)), run_id=row.run_id, claim=claim, worker=engine.incarnation, drop=True
+        deliver = ch.Deliver(
+            ch.NewMessage(encode_struct(fact)), run_id=row.run_id, claim=claim, worker=engine.incarnation, drop=True
         )
         self._firing.add(key)
 
-        def done(result: Result | StoreError) -> None:
+        def done(result: ch.Result | StoreError) -> None:
             self._firing.discard(key)
-            if isinstance(result, Receipt) and not result.repeated:
+            if isinstance(result, ch.Receipt) and not result.repeated:
                 engine.message_delivered(result, claim, fact)
 
-        engine.submit((DropTimer(row.run_id, row.timer, must_exist=True), deliver), done)
+        engine.submit((ch.DropTimer(row.run_id, row.timer, must_exist=True), deliver), done)
 
 
 class TimeoutWorker:
@@ -90,13 +80,13 @@ class TimeoutWorker:
             overdue = await engine.persist(lambda: engine.store.overdue(_LOOK_AT), "look at timeouts")
             if any(row.worker == engine.incarnation for row in overdue.dead):  # before it judges the others
                 engine.lease.renew_soon()
-                engine.submit((RenewWorker(engine.incarnation, engine.lease.until()),), lambda _: None)
+                engine.submit((ch.RenewWorker(engine.incarnation, engine.lease.until()),), lambda _: None)
             for row in overdue.dead:
                 if row.worker != engine.incarnation and engine.lease.may_bury():
                     log.warning(
                         "engine %s (%s) has not renewed its lease: its work is taken over", row.name, row.worker
                     )
-                    engine.submit((BuryWorker(row.worker),), lambda _: None)
+                    engine.submit((ch.BuryWorker(row.worker),), lambda _: None)
             fresh = [item for item in overdue.activities if self._key(item) not in self._judging]
             for item in fresh:
                 self._judge(item)
@@ -116,15 +106,15 @@ class TimeoutWorker:
         # The death of a worker costs one attempt, whatever the policy says of classes, and no pause.
         verdict = Verdict(self._failure(item, command, last, now), TIMEOUT_NAMES, delay=0 if item.lost else None)
         fact, change = judge(row, command, verdict, now=now)
-        transition: tuple[Change, ...] = (*engine.activities.last_heartbeat(row), change)
+        transition: tuple[ch.Change, ...] = (*engine.activities.last_heartbeat(row), change)
         if fact is not None:
-            transition = (change, Deliver(NewMessage(encode_struct(fact)), run_id=row.run_id, drop=True))
+            transition = (change, ch.Deliver(ch.NewMessage(encode_struct(fact)), run_id=row.run_id, drop=True))
         self._judging.add(key)
 
-        def done(result: Result | StoreError) -> None:
+        def done(result: ch.Result | StoreError) -> None:
             self._judging.discard(key)
             engine.activities.cancel(row.run_id, row.activity, "timeout", row.claim)
-            if isinstance(change, RetryActivity):
+            if isinstance(change, ch.RetryActivity):
                 engine.wake_at("activities", change.due_at)
 
         engine.submit(transition, done)

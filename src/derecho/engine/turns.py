@@ -54,6 +54,11 @@ class Turns:
         if self._watch is None and self._limit is not None:
             self._watch = self._loop.call_later(self._limit / 2, self._look)
 
+    def held(self) -> float:
+        """Seconds for which the job at hand has had the thread."""
+        current, since = (None, 0.0) if self._lane is None else self._lane.current
+        return 0.0 if current is None else time.monotonic() - since
+
     def close(self) -> None:
         """No more jobs; the thread ends when it has done what it has."""
         if self._watch is not None:
@@ -75,8 +80,7 @@ class Turns:
         lane, limit = self._lane, self._limit
         if lane is None or limit is None or self._outstanding == 0:
             return
-        current, since = lane.current
-        held = time.monotonic() - since
+        current, held = lane.current[0], self.held()
         if current is not None and held > limit:
             stack = lane.stack()
             self._lane = lane.replace()

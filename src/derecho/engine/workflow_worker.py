@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from derecho.engine.activity_worker import Reservation
+from derecho.engine.births import BirthJob, Births
 from derecho.engine.blocking import QUARANTINE_AFTER, Blocker, Suspects
-from derecho.engine.plans import plan_turn
+from derecho.engine.plans import Plan, plan_turn
 from derecho.engine.runs import Cache, CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.engine.steps import StepRunner
 from derecho.engine.turns import Job, Turns
@@ -43,6 +44,7 @@ class WorkflowWorker:
         self._engine = engine
         self.runs = Cache(cache_size)
         self.turns = Turns(self._finished, self._stuck, deadlock_timeout)
+        self.births = Births(engine, self)
         self._steps = StepRunner(engine, self.direct)
         self._blocker = Blocker(engine)
         self._background: set[asyncio.Task[None]] = set()
@@ -99,18 +101,6 @@ class WorkflowWorker:
         except PayloadError as exc:
             self._block(run, (), exc)
             return
-        self.next(run)
-
-    def created(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
-        """A run that this process has just started, already claimed for it, unless the lease was lost meanwhile."""
-        definition = self._engine.registry.find(row.workflow_type, row.version)
-        is_stale = row.worker != self._engine.incarnation or self.runs.get(row.run_id) is not None
-        if isinstance(definition, str) or self.draining or is_stale:
-            self._engine.submit((ReleaseRun(row.run_id, row.claim or ""),), unused)
-            return
-        run = LiveRun(row, definition)
-        self.runs.add(run)
-        run.facts.extend(PendingFact(fact, number, None) for number, fact in enumerate(facts, 1))
         self.next(run)
 
     def delivered(self, run_id: str, number: int, claim: str | None, fact: ev.Fact) -> None:
@@ -204,14 +194,17 @@ class WorkflowWorker:
         run.inbox_taken = turn.inbox_seen
         run.busy = True
         self.runs.touch(run)
-        self.turns.submit(TurnJob(turn, self._make))
+        self.turns.submit(TurnJob(turn, self.make))
 
-    def _make(self, run: LiveRun) -> Execution:
+    def make(self, run: LiveRun) -> Execution:
         make = run.definition.new_execution
         return make(run.identity.workflow_id, run.identity.run_id, self._engine.converter, self._engine.default_retry)
 
     def _finished(self, job: Job) -> None:
         """A turn is back from the workflow thread: commit it."""
+        if isinstance(job, BirthJob):
+            self.births.finished(job)
+            return
         if not isinstance(job, TurnJob):
             return
         turn, run = job.turn, job.turn.run
@@ -234,16 +227,17 @@ class WorkflowWorker:
             self._block(turn.run, turn.facts, exc)
             return
 
-        def done(result: Result | StoreError) -> None:
-            self._committed(turn, plan.reservation, result)
-            if isinstance(result, Receipt) and not result.repeated:
-                for run_id, number, claim, fact in plan.delivered(result):
-                    if claim is not None or self.runs.get(run_id) is not None:
-                        self.delivered(run_id, number, claim, fact)
-                if plan.successor is not None:
-                    self.created(*plan.successor)
+        self._engine.submit(plan.transition, partial(self.settle, turn, plan))
 
-        self._engine.submit(plan.transition, done)
+    def settle(self, turn: Turn, plan: Plan, result: Result | StoreError) -> None:
+        """What became of a turn's commit."""
+        self._committed(turn, plan.reservation, result)
+        if isinstance(result, Receipt) and not result.repeated:
+            for run_id, number, claim, fact in plan.delivered(result):
+                if claim is not None or self.runs.get(run_id) is not None:
+                    self.delivered(run_id, number, claim, fact)
+            if plan.successor is not None:
+                self.births.succeed(*plan.successor)
 
     def _committed(self, turn: Turn, reservation: Reservation, result: Result | StoreError) -> None:
         run, decision = turn.run, turn.decision
@@ -318,7 +312,9 @@ class WorkflowWorker:
         self._look_later(run)
 
     def _stuck(self, job: Job, seconds: float, stack: str) -> None:
-        if isinstance(job, TurnJob):
+        if isinstance(job, BirthJob):
+            self.births.give_up(job)
+        elif isinstance(job, TurnJob):
             run = job.turn.run
             run.execution = None  # its code is still on its thread, which takes it down (`TurnJob.abandon`)
             self._block(run, job.turn.facts, self._blocker.deadlock(run, seconds, stack))
@@ -370,7 +366,7 @@ class WorkflowWorker:
             if not run.busy:
                 self._fall_back(run, ())
         deadline = time.monotonic() + timeout
-        while any(run.busy for run in self.runs) and time.monotonic() < deadline:
+        while (self.births.under_way or any(run.busy for run in self.runs)) and time.monotonic() < deadline:
             with suppress(TimeoutError):  # the store may be away
                 await asyncio.wait_for(self._engine.committer.flush(), deadline - time.monotonic())
             await asyncio.sleep(0.002)  # the turn is on the workflow thread

@@ -9,11 +9,11 @@ ClosePolicy: TypeAlias = Literal["terminate", "cancel", "abandon"]
 OnCancel: TypeAlias = Literal["request", "wait", "abandon"]
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag=_snake):
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type", tag=snake):
     """The base of all events."""
 
 

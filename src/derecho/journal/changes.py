@@ -63,6 +63,8 @@ class CreateRun(msgspec.Struct, frozen=True, gc=False):
     the newest run of the workflow id is another (None: there is none). Repeated when the run id exists.
     `row.inbox_last` is the number of messages. With `refusal`, a conflict delivers that instead (to the parent);
     `acceptance` is delivered when the run was created. Both are dropped when the parent has closed.
+    With `first`, the first workflow task is done already: it is stored, `row` stands behind it, and unless `keep_claim`
+    the worker that did it lets the run sleep. A claim counts only when its worker is registered: else the run is ready.
     """
 
     row: RunRow
@@ -70,6 +72,8 @@ class CreateRun(msgspec.Struct, frozen=True, gc=False):
     expect_latest: str | Literal[False] | None = False
     refusal: "Deliver | None" = None
     acceptance: "Deliver | None" = None
+    first: HistoryRow | None = None
+    keep_claim: bool = True
 
 
 class Advance(msgspec.Struct, frozen=True, gc=False):

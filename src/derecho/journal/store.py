@@ -10,43 +10,32 @@ from typing import Any, Protocol
 
 import msgspec
 
+from derecho.journal import model
 from derecho.journal.changes import Result, Transition
-from derecho.journal.model import (
-    ActivityRow,
-    AttemptState,
-    ClaimedRun,
-    Message,
-    OverdueActivity,
-    RunFilter,
-    RunRow,
-    TimerRow,
-    Topic,
-    WorkerRow,
-)
 from derecho.journal.wire import HistoryRow
 
 
 class DueTimers(msgspec.Struct, frozen=True, gc=False):
     """Timers that are due, soonest first, and when the next one after them is (None: there is none)."""
 
-    timers: list[TimerRow]
+    timers: list[model.TimerRow]
     next_at: int | None
 
 
 class Overdue(msgspec.Struct, frozen=True, gc=False):
     """Activities past a deadline or held by the dead, workers whose lease has run out, and when to look next."""
 
-    activities: list[OverdueActivity]
-    dead: list[WorkerRow]
+    activities: list[model.OverdueActivity]
+    dead: list[model.WorkerRow]
     next_at: int | None
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):
     """What an open run waits for: its activities and timers in order of event id, its unread messages."""
 
-    activities: list[ActivityRow]
-    timers: list[TimerRow]
-    messages: list[Message]
+    activities: list[model.ActivityRow]
+    timers: list[model.TimerRow]
+    messages: list[model.Message]
 
 
 class Store(Protocol):
@@ -85,7 +74,7 @@ class Store(Protocol):
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[ClaimedRun]:
+    ) -> list[model.ClaimedRun]:
         """Take up to `len(claims)` runs that are ready and of these kinds (`RunRow.kind`), longest ready first.
 
         Each gets one of `claims` as its token. At most `suspects` of them have `crashes` > 0 (their worker died while
@@ -95,14 +84,14 @@ class Store(Protocol):
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[ActivityRow]:
+    ) -> list[model.ActivityRow]:
         """Take up to `len(claims)` unclaimed activities that are due, longest due first.
 
         Only those of these names on these queues. An attempt begins with the claim, so its deadlines do, too: the rows
         are stored and given as `derecho.journal.deadlines.claimed` says.
         """
 
-    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[model.AttemptState]:
         """How the activities with these run ids and event ids stand; those that have their outcome are left out."""
 
     async def due_timers(self, limit: int) -> DueTimers:
@@ -114,30 +103,30 @@ class Store(Protocol):
     async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
         """The history rows of a run behind `after_task`, in order; empty when there is none."""
 
-    async def get_run(self, run_id: str) -> RunRow | None: ...
+    async def get_run(self, run_id: str) -> model.RunRow | None: ...
 
-    async def find_run(self, workflow_id: str) -> RunRow | None:
+    async def find_run(self, workflow_id: str) -> model.RunRow | None:
         """The newest run of a workflow id: the open one if there is one."""
 
-    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+    async def closed(self, run_ids: Collection[str]) -> list[model.RunRow]:
         """Those of these runs that are closed."""
 
-    async def children(self, run_id: str) -> list[RunRow]:
+    async def children(self, run_id: str) -> list[model.RunRow]:
         """The open runs that this run started as children."""
 
     async def pending(self, run_id: str) -> Pending: ...
 
-    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+    async def list_runs(self, where: model.RunFilter) -> list[model.RunRow]:
         """One page of runs, newest start first, ties by run id."""
 
-    async def workers(self) -> list[WorkerRow]:
+    async def workers(self) -> list[model.WorkerRow]:
         """Engines whose lease has not run out."""
 
-    def seen(self, topic: Topic) -> int:
+    def seen(self, topic: model.Topic) -> int:
         """A mark for `wait`: take it, look, and wait with it; nothing that happens in between is missed."""
 
-    def hint(self, topic: Topic) -> None:
+    def hint(self, topic: model.Topic) -> None:
         """Wake those who wait for this topic in this process."""
 
-    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+    async def wait(self, topic: model.Topic, seen: int, timeout: float) -> None:
         """Return when something of this topic may have changed since `seen`, or after `timeout` seconds: a hint."""

@@ -61,15 +61,7 @@ class Execution:
     its outcome; `commands` are those of the task at hand.
     """
 
-    def __init__(
-        self,
-        main: Main,
-        *,
-        workflow_id: str,
-        run_id: str,
-        converter: Converter,
-        rules: ClosingRules,
-    ) -> None:
+    def __init__(self, main: Main, *, workflow_id: str, run_id: str, converter: Converter, rules: ClosingRules) -> None:
         self.workflow_id = workflow_id
         self.run_id = run_id
         self.converter = converter
@@ -252,11 +244,7 @@ class Execution:
         return future
 
     def schedule_step(
-        self,
-        event: ev.StepScheduled,
-        decode: Decode,
-        fn: Callable[..., Coroutine[Any, Any, Any]],
-        options: Any,
+        self, event: ev.StepScheduled, decode: Decode, fn: Callable[..., Coroutine[Any, Any, Any]], options: Any
     ) -> StepFuture[Any]:
         event_id, _ = self.command(event)
         future: StepFuture[Any] = StepFuture(self, event_id, event.name, decode)

@@ -4,11 +4,14 @@ A value that one store holds and another cannot would make them differ, so text 
 character, half of a surrogate pair) is refused by all, as a `Conflict` of that transition alone.
 """
 
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, get_args
 
 import msgspec
 
-from derecho.journal.changes import Conflict, Reason, Receipt, Result, Transition
+from derecho.journal.base import snake
+from derecho.journal.changes import Change, Conflict, Reason, Receipt, Result, Transition
 
 _encode = msgspec.json.Encoder().encode
 
@@ -26,6 +29,12 @@ REPEATED = Receipt(repeated=True)
 
 def stop(reason: Reason, detail: str = "") -> Stop:
     return Stop(Conflict(reason, detail))
+
+
+def functions_in(*modules: ModuleType) -> dict[type[Change], Callable[..., Any]]:
+    """Which function applies which change: the one of the same name, `create_run` for `CreateRun`."""
+    known = {name: value for module in modules for name, value in vars(module).items()}
+    return {kind: known[snake(kind.__name__)] for kind in get_args(Change)}
 
 
 def unfit(transition: Transition) -> Conflict | None:

@@ -4,24 +4,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from derecho.journal.changes import (
-    ANY_CLAIM,
-    Advance,
-    BlockRun,
-    Conflict,
-    CreateRun,
-    Deliver,
-    ForgetRun,
-    NewMessage,
-    ReleaseRun,
-    RequestTerminate,
-)
+from derecho.journal import changes as ch
 from derecho.journal.model import CLAIMED, OPEN, Head, RunRow
 from derecho.stores.memory.tables import Tables
 from derecho.stores.transitions import REPEATED, Stop, stop
 
 
-def create_run(tables: Tables, change: CreateRun) -> None:
+def create_run(tables: Tables, change: ch.CreateRun) -> None:
     row = change.row
     if row.run_id in tables.runs:
         raise Stop(REPEATED)
@@ -37,7 +26,7 @@ def create_run(tables: Tables, change: CreateRun) -> None:
             raise problem
         deliver(tables, change.refusal)
         return
-    tables.put_run(_as_stored(tables, row, len(change.messages)))
+    tables.put_run(_as_stored(tables, change))
     tables.put(tables.open_runs, row.workflow_id, row.run_id)
     tables.put(tables.newest, row.workflow_id, row.run_id)
     tables.put(tables.listing, (row.started_at, row.run_id), None)
@@ -45,27 +34,31 @@ def create_run(tables: Tables, change: CreateRun) -> None:
         tables.put(tables.older, row.run_id, latest)
     if row.parent_run_id is not None:
         tables.put(tables.inner(tables.children, row.parent_run_id), row.run_id, None)
+    if change.first is not None:
+        tables.put(tables.inner(tables.history, row.run_id), change.first.task, change.first)
     for number, message in enumerate(change.messages, start=1):
         _put_message(tables, row, number, message)
     if change.acceptance is not None:
         deliver(tables, change.acceptance)
 
 
-def _as_stored(tables: Tables, row: RunRow, messages: int) -> RunRow:
+def _as_stored(tables: Tables, change: ch.CreateRun) -> RunRow:
     """A claim counts only when its worker lives, because nobody would notice its death; messages want a worker."""
+    row = change.row
     claimed = row.claim is not None and row.worker in tables.workers
     ready_at = tables.now if row.ready_at is None or row.ready_at == CLAIMED else row.ready_at
+    keep = claimed and change.keep_claim
     return replace(
         row,
-        inbox_last=messages,
+        inbox_last=len(change.messages),
         inbox_read=0,
-        ready_at=CLAIMED if claimed else ready_at,
-        claim=row.claim if claimed else None,
-        worker=row.worker if claimed else None,
+        ready_at=CLAIMED if keep else None if claimed else ready_at,
+        claim=row.claim if keep else None,
+        worker=row.worker if keep else None,
     )
 
 
-def advance(tables: Tables, change: Advance) -> None:
+def advance(tables: Tables, change: ch.Advance) -> None:
     run = tables.runs.get(change.run_id)
     row = change.row
     if run is None:
@@ -112,7 +105,7 @@ def _check(run: RunRow, seen: Head, claim: str | None) -> None:
         raise stop("closed", run.status)
     if run.tasks != seen.tasks or run.events != seen.events or run.digest != seen.digest:
         raise stop("moved")
-    if claim != run.claim and claim != ANY_CLAIM:
+    if claim != run.claim and claim != ch.ANY_CLAIM:
         raise stop("claimed")
 
 
@@ -125,7 +118,7 @@ def _consume(tables: Tables, run: RunRow, to: int) -> int:
     return to
 
 
-def _close(tables: Tables, run: RunRow, change: Advance) -> None:
+def _close(tables: Tables, run: RunRow, change: ch.Advance) -> None:
     """Record the end and leave nothing in any queue."""
     for activity in tables.activities.get(run.run_id, ()) if tables.lost else ():
         tables.drop(tables.lost, (run.run_id, activity))
@@ -162,18 +155,18 @@ def _close(tables: Tables, run: RunRow, change: Advance) -> None:
     tables.touched.add("closed")
 
 
-def deliver(tables: Tables, change: Deliver) -> tuple[str, int, bool]:
+def deliver(tables: Tables, change: ch.Deliver) -> tuple[str, int, bool]:
     """Put a message into an inbox; the run that it was for, its number there or 0, and whether the run was claimed."""
     run = tables.runs.get(change.run_id) if change.run_id is not None else tables.newest_run(change.workflow_id or "")
     if run is None or change.chain_id not in (None, run.chain_id):
-        return _not_delivered(tables, change, Conflict("not_found"), change.run_id or "")
+        return _not_delivered(tables, change, ch.Conflict("not_found"), change.run_id or "")
     if change.message.key is not None and change.message.key in tables.keys.get(run.chain_id, ()):
         _reply(tables, change, change.delivered)
         return run.run_id, 0, False
     if not run.is_open:
-        return _not_delivered(tables, change, Conflict("closed", run.status), run.run_id)
+        return _not_delivered(tables, change, ch.Conflict("closed", run.status), run.run_id)
     if change.limit is not None and run.inbox_last - run.inbox_read >= change.limit:
-        return _not_delivered(tables, change, Conflict("full"), run.run_id)
+        return _not_delivered(tables, change, ch.Conflict("full"), run.run_id)
     number = run.inbox_last + 1
     asleep = run.claim is None and run.ready_at is None and run.status != "blocked"
     claimed = asleep and change.claim is not None and change.worker in tables.workers
@@ -190,7 +183,7 @@ def deliver(tables: Tables, change: Deliver) -> tuple[str, int, bool]:
     return run.run_id, number, claimed
 
 
-def _not_delivered(tables: Tables, change: Deliver, problem: Conflict, run_id: str) -> tuple[str, int, bool]:
+def _not_delivered(tables: Tables, change: ch.Deliver, problem: ch.Conflict, run_id: str) -> tuple[str, int, bool]:
     if change.undelivered is not None:
         _reply(tables, change, change.undelivered)
     elif not change.drop:
@@ -198,19 +191,19 @@ def _not_delivered(tables: Tables, change: Deliver, problem: Conflict, run_id: s
     return run_id, 0, False
 
 
-def _reply(tables: Tables, change: Deliver, message: NewMessage | None) -> None:
+def _reply(tables: Tables, change: ch.Deliver, message: ch.NewMessage | None) -> None:
     """Tell the sender; one that has closed meanwhile need not know."""
     if message is not None and change.reply_to is not None:
-        deliver(tables, Deliver(message, run_id=change.reply_to, drop=True))
+        deliver(tables, ch.Deliver(message, run_id=change.reply_to, drop=True))
 
 
-def _put_message(tables: Tables, run: RunRow, number: int, message: NewMessage) -> None:
+def _put_message(tables: Tables, run: RunRow, number: int, message: ch.NewMessage) -> None:
     tables.put(tables.inner(tables.inbox, run.run_id), number, message.data)
     if message.key is not None:
         tables.put(tables.inner(tables.keys, run.chain_id), message.key, None)
 
 
-def block_run(tables: Tables, change: BlockRun) -> None:
+def block_run(tables: Tables, change: ch.BlockRun) -> None:
     run = tables.runs.get(change.run_id)
     if run is None:
         raise stop("not_found")
@@ -226,7 +219,7 @@ def block_run(tables: Tables, change: BlockRun) -> None:
     )
 
 
-def release_run(tables: Tables, change: ReleaseRun) -> None:
+def release_run(tables: Tables, change: ch.ReleaseRun) -> None:
     run = tables.runs.get(change.run_id)
     if run is None:
         raise stop("not_found")
@@ -242,7 +235,7 @@ def let_go(run: RunRow, ready_at: int | None) -> RunRow:
     return replace(run, ready_at=ready_at, claim=None, worker=None)
 
 
-def request_terminate(tables: Tables, change: RequestTerminate) -> None:
+def request_terminate(tables: Tables, change: ch.RequestTerminate) -> None:
     """Whoever holds the run loses it, so that code that never returns cannot keep it."""
     run = asked = tables.runs.get(change.run_id)
     if asked is not None and asked.status == "continued_as_new":
@@ -253,7 +246,7 @@ def request_terminate(tables: Tables, change: RequestTerminate) -> None:
     tables.put_run(replace(let_go(run, tables.now), terminate=change.reason))
 
 
-def forget_run(tables: Tables, change: ForgetRun) -> None:
+def forget_run(tables: Tables, change: ch.ForgetRun) -> None:
     run = tables.runs.get(change.run_id)
     if run is None:
         raise stop("not_found")

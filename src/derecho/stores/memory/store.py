@@ -9,20 +9,9 @@ from msgspec.structs import replace
 
 from derecho.clock import FOREVER, Clock, SystemClock
 from derecho.errors import StoreError
+from derecho.journal import model
 from derecho.journal.changes import Result, Transition
 from derecho.journal.deadlines import claimed
-from derecho.journal.model import (
-    CLAIMED,
-    ActivityRow,
-    AttemptState,
-    ClaimedRun,
-    Message,
-    OverdueActivity,
-    RunFilter,
-    RunRow,
-    Topic,
-    WorkerRow,
-)
 from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
@@ -88,15 +77,15 @@ class MemoryStore:
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[ClaimedRun]:
+    ) -> list[model.ClaimedRun]:
         with self._lock:
             if worker not in self._tables.workers:
                 return []  # nobody would notice its death
-            taken: list[ClaimedRun] = []
+            taken: list[model.ClaimedRun] = []
             for claim, run_id in zip(claims, self._claimable(types, len(claims), suspects), strict=False):
-                run = replace(self._tables.runs[run_id], claim=claim, worker=worker, ready_at=CLAIMED)
+                run = replace(self._tables.runs[run_id], claim=claim, worker=worker, ready_at=model.CLAIMED)
                 self._tables.runs[run_id] = run
-                taken.append(ClaimedRun(run, self._messages(run_id)))
+                taken.append(model.ClaimedRun(run, self._messages(run_id)))
             return taken
 
     def _claimable(self, types: Collection[str], limit: int, suspects: int) -> list[str]:
@@ -117,12 +106,12 @@ class MemoryStore:
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[ActivityRow]:
+    ) -> list[model.ActivityRow]:
         with self._lock:
             tables, now = self._tables, self.now()
             if worker not in tables.workers:
                 return []
-            taken: list[ActivityRow] = []
+            taken: list[model.ActivityRow] = []
             tables.touched.clear()
             kinds = [(queue, name) for queue in set(queues) for name in set(names)]
             due = take([tables.due[kind] for kind in kinds if kind in tables.due], now, len(claims))
@@ -135,10 +124,10 @@ class MemoryStore:
         self._hints.bump(touched)
         return taken
 
-    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[model.AttemptState]:
         with self._lock:
             rows = [row for place in places if (row := self._tables.activity(place)) is not None]
-            return [AttemptState(row.run_id, row.activity, row.claim, row.cancel_requested) for row in rows]
+            return [model.AttemptState(row.run_id, row.activity, row.claim, row.cancel_requested) for row in rows]
 
     async def due_timers(self, limit: int) -> DueTimers:
         with self._lock:
@@ -152,8 +141,8 @@ class MemoryStore:
             tables, now = self._tables, self.now()
             lost = sorted(tables.lost)[:limit]
             places, next_at = tables.timeout_queue.look(now, limit - len(lost))
-            rows = [OverdueActivity(tables.activities[run][number], lost=True) for run, number in lost]
-            rows += [OverdueActivity(tables.activities[run][number], lost=False) for run, number in places]
+            rows = [model.OverdueActivity(tables.activities[run][number], lost=True) for run, number in lost]
+            rows += [model.OverdueActivity(tables.activities[run][number], lost=False) for run, number in places]
             leases = sorted((row.lease_until, row.worker) for row in tables.workers.values())
             dead = [tables.workers[worker] for lease_until, worker in leases if lease_until <= now]
             instants = [lease_until for lease_until, _ in leases if lease_until > now]
@@ -170,19 +159,19 @@ class MemoryStore:
             rows = self._tables.history.get(run_id, {})
             return [rows[task] for task in range(after_task + 1, len(rows) + 1)]
 
-    async def get_run(self, run_id: str) -> RunRow | None:
+    async def get_run(self, run_id: str) -> model.RunRow | None:
         return self._tables.runs.get(run_id)
 
-    async def find_run(self, workflow_id: str) -> RunRow | None:
+    async def find_run(self, workflow_id: str) -> model.RunRow | None:
         with self._lock:
             return self._tables.newest_run(workflow_id)
 
-    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+    async def closed(self, run_ids: Collection[str]) -> list[model.RunRow]:
         with self._lock:
             found = [self._tables.runs.get(run_id) for run_id in run_ids]
             return [run for run in found if run is not None and not run.is_open]
 
-    async def children(self, run_id: str) -> list[RunRow]:
+    async def children(self, run_id: str) -> list[model.RunRow]:
         with self._lock:
             return [self._tables.runs[child] for child in sorted(self._tables.children.get(run_id, ()))]
 
@@ -196,11 +185,11 @@ class MemoryStore:
                 self._messages(run_id),
             )
 
-    def _messages(self, run_id: str) -> list[Message]:
+    def _messages(self, run_id: str) -> list[model.Message]:
         inbox = self._tables.inbox.get(run_id, {})
-        return [Message(number, inbox[number]) for number in sorted(inbox)]
+        return [model.Message(number, inbox[number]) for number in sorted(inbox)]
 
-    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+    async def list_runs(self, where: model.RunFilter) -> list[model.RunRow]:
         with self._lock:
             newest_first = sorted(self._tables.listing, reverse=True)
             if where.before is not None:
@@ -208,27 +197,27 @@ class MemoryStore:
             fitting = (run for _, run_id in newest_first if _fits(run := self._tables.runs[run_id], where))
             return list(islice(fitting, max(0, where.limit)))
 
-    async def workers(self) -> list[WorkerRow]:
+    async def workers(self) -> list[model.WorkerRow]:
         with self._lock:
             now = self.now()
             return [row for _, row in sorted(self._tables.workers.items()) if row.lease_until > now]
 
     # --- hints --------------------------------------------------------------------------------------------------------
 
-    def seen(self, topic: Topic) -> int:
+    def seen(self, topic: model.Topic) -> int:
         return self._hints.seen(topic)
 
-    def hint(self, topic: Topic) -> None:
+    def hint(self, topic: model.Topic) -> None:
         self._hints.bump((topic,))
 
-    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+    async def wait(self, topic: model.Topic, seen: int, timeout: float) -> None:
         await self._hints.wait(topic, seen, timeout)
 
 
 _NO_DATABASE = "a MemoryStore, which has none. Use SQLiteStore"
 
 
-def _fits(run: RunRow, where: RunFilter) -> bool:
+def _fits(run: model.RunRow, where: model.RunFilter) -> bool:
     return (
         (where.workflow_type is None or run.workflow_type == where.workflow_type)
         and (where.status is None or run.status == where.status)

@@ -35,6 +35,7 @@ class Wanted:
         self.run_keys: set[tuple[str, str]] = set()
         self.workflow_keys: set[tuple[str, str]] = set()
         self.chains: dict[str, str] = {}  # of runs that the batch creates, by run id
+        self.born: dict[str, str | None] = {}  # the workers that begin them
         self.chains_of: dict[str, set[str]] = {}  # the same by workflow id
         kinds = set()
         for transition in transitions:
@@ -59,6 +60,7 @@ class Wanted:
                 self.runs.add(run.run_id)
                 self.workflows.add(run.workflow_id)
                 self.chains[run.run_id] = run.chain_id
+                self.born[run.run_id] = run.worker
                 self.chains_of.setdefault(run.workflow_id, set()).add(run.chain_id)
                 self._claimed_by(run.worker)
                 for answer in (change.refusal, change.acceptance):
@@ -123,7 +125,7 @@ class Loaded(Tables):
         super().__init__(horizon)
         self.now = found["now"]
         self.numbers: dict[str, int] = {}  # workflow id -> number of its newest run
-        self.homes: dict[str, str | None] = {}
+        self.homes = wanted.born
         self.revisions: dict[str | Place, int] = {}  # of open runs and of activities
         for row in found["runs"]:
             self._add_run(RunRow(*row[:RUN]), *row[RUN : RUN + 3])
@@ -245,7 +247,7 @@ class Loaded(Tables):
         if run.claim is not None:
             return run.worker
         given_back = old is not None and old.claim is not None and old.tasks == run.tasks and run.ready_at is not None
-        return None if old is None or given_back else self.homes.get(run.run_id)
+        return None if given_back else self.homes.get(run.run_id)
 
 
 def _run_row(run: RunRow, number: int) -> Row:

@@ -10,20 +10,9 @@ import asyncpg
 
 from derecho.clock import FOREVER, SECOND, Clock
 from derecho.errors import StoreError
+from derecho.journal import model
 from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.deadlines import claimed
-from derecho.journal.model import (
-    ActivityRow,
-    AttemptState,
-    ClaimedRun,
-    Message,
-    OverdueActivity,
-    RunFilter,
-    RunRow,
-    TimerRow,
-    Topic,
-    WorkerRow,
-)
 from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
@@ -142,7 +131,7 @@ class PostgresStore:
     async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         return await self._ask(lambda link: link.connection.fetch(sql, *parameters))
 
-    def _touched(self, topics: set[Topic]) -> None:
+    def _touched(self, topics: set[model.Topic]) -> None:
         self._hints.bump(topics)
         self._notices.tell(topics)
 
@@ -188,7 +177,7 @@ class PostgresStore:
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[ClaimedRun]:
+    ) -> list[model.ClaimedRun]:
         now, wanted = self._given_now(), list(set(types))
 
         async def job(link: Link) -> list[asyncpg.Record]:
@@ -207,14 +196,16 @@ class PostgresStore:
                 return await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
 
         rows = await self._ask(job)
-        return [ClaimedRun(_run_row(row), [Message(*message) for message in row["messages"]]) for row in rows]
+        return [
+            model.ClaimedRun(_run_row(row), [model.Message(*message) for message in row["messages"]]) for row in rows
+        ]
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[ActivityRow]:
+    ) -> list[model.ActivityRow]:
         now, kinds = self._given_now(), (list(set(names)), list(set(queues)))
 
-        async def job(link: Link) -> list[ActivityRow]:
+        async def job(link: Link) -> list[model.ActivityRow]:
             if not await link.connection.fetchval(self._work["is_activity_due"], now, *kinds):
                 return []
             async with link.connection.transaction():
@@ -222,7 +213,7 @@ class PostgresStore:
                     return []
                 picked = await link.connection.fetch(self._work["pick_activities"], now, *kinds, len(claims))
                 rows = [
-                    claimed(ActivityRow(*row[1 : ACTIVITY + 1]), claim, worker, row[0])
+                    claimed(model.ActivityRow(*row[1 : ACTIVITY + 1]), claim, worker, row[0])
                     for claim, row in zip(claims, picked, strict=False)
                 ]
                 if rows:
@@ -240,7 +231,7 @@ class PostgresStore:
 
     async def due_timers(self, limit: int) -> DueTimers:
         found = await self._read(self._work["first_timers"], self._given_now(), limit + 1)
-        due = [TimerRow(*row[1:]) for row in found[:limit] if row["fire_at"] <= row[0]]
+        due = [model.TimerRow(*row[1:]) for row in found[:limit] if row["fire_at"] <= row[0]]
         next_at = found[len(due)]["fire_at"] if len(found) > len(due) else None
         self._hints.horizon["timers"] = FOREVER if next_at is None else next_at
         return DueTimers(due, next_at)
@@ -256,8 +247,8 @@ class PostgresStore:
 
         lost, timeouts, found = await self._run(job)
         now = self._told(found[0][0]) if found else self.now()
-        workers = [WorkerRow(*row[1:]) for row in found]
-        rows = [ActivityRow(*row[:ACTIVITY]) for row in timeouts]
+        workers = [model.WorkerRow(*row[1:]) for row in found]
+        rows = [model.ActivityRow(*row[:ACTIVITY]) for row in timeouts]
         room = max(0, limit - len(lost))
         late = [row for row in rows[:room] if row.timeout_at is not None and row.timeout_at <= now]
         instants = [worker.lease_until for worker in workers if worker.lease_until > now]
@@ -265,8 +256,8 @@ class PostgresStore:
         next_at = now if len(lost) > limit else min(instants, default=None)
         self._hints.horizon["timeouts"] = FOREVER if next_at is None else next_at
         return Overdue(
-            [OverdueActivity(ActivityRow(*row[:ACTIVITY]), lost=True) for row in lost[:limit]]
-            + [OverdueActivity(row, lost=False) for row in late],
+            [model.OverdueActivity(model.ActivityRow(*row[:ACTIVITY]), lost=True) for row in lost[:limit]]
+            + [model.OverdueActivity(row, lost=False) for row in late],
             [worker for worker in workers if worker.lease_until <= now],
             next_at,
         )
@@ -276,60 +267,60 @@ class PostgresStore:
     async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
         return [HistoryRow(*row) for row in await self._read(self._reads["load"], run_id, after_task)]
 
-    async def _run_rows(self, statement: str, *parameters: object) -> list[RunRow]:
+    async def _run_rows(self, statement: str, *parameters: object) -> list[model.RunRow]:
         return [_run_row(row) for row in await self._read(self._reads[statement], *parameters)]
 
-    async def get_run(self, run_id: str) -> RunRow | None:
+    async def get_run(self, run_id: str) -> model.RunRow | None:
         return next(iter(await self._run_rows("get_run", run_id)), None)
 
-    async def find_run(self, workflow_id: str) -> RunRow | None:
+    async def find_run(self, workflow_id: str) -> model.RunRow | None:
         return next(iter(await self._run_rows("find_run", workflow_id)), None)
 
-    async def closed(self, run_ids: Collection[str]) -> list[RunRow]:
+    async def closed(self, run_ids: Collection[str]) -> list[model.RunRow]:
         return await self._run_rows("closed", list(run_ids))
 
-    async def children(self, run_id: str) -> list[RunRow]:
+    async def children(self, run_id: str) -> list[model.RunRow]:
         return await self._run_rows("children", run_id)
 
     async def pending(self, run_id: str) -> Pending:
         found = await self._read(self._reads["pending"], run_id)
         activities, timers, messages = found[0] if found else ((), (), ())
         return Pending(
-            [ActivityRow(*row[:ACTIVITY]) for row in activities],
-            [TimerRow(*row) for row in timers],
-            [Message(*row) for row in messages],
+            [model.ActivityRow(*row[:ACTIVITY]) for row in activities],
+            [model.TimerRow(*row) for row in timers],
+            [model.Message(*row) for row in messages],
         )
 
-    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[AttemptState]:
+    async def attempts(self, places: Sequence[tuple[str, int]]) -> list[model.AttemptState]:
         run_ids, activities = [place[0] for place in places], [place[1] for place in places]
-        return [AttemptState(*row) for row in await self._read(self._reads["attempts"], run_ids, activities)]
+        return [model.AttemptState(*row) for row in await self._read(self._reads["attempts"], run_ids, activities)]
 
-    async def list_runs(self, where: RunFilter) -> list[RunRow]:
+    async def list_runs(self, where: model.RunFilter) -> list[model.RunRow]:
         """A statement for each index; the rest of the filter narrows what the index finds."""
         page = (*(where.before or (FOREVER, "")), max(0, where.limit))
         match where:
-            case RunFilter(workflow_id=str(workflow_id)):
+            case model.RunFilter(workflow_id=str(workflow_id)):
                 narrow = (workflow_id, where.status, where.workflow_type)
                 return await self._run_rows("list_of_workflow", *narrow, *page)
-            case RunFilter(status=str(status)):
+            case model.RunFilter(status=str(status)):
                 return await self._run_rows("list_by_status", status, where.workflow_type, *page)
-            case RunFilter(workflow_type=str(workflow_type)):
+            case model.RunFilter(workflow_type=str(workflow_type)):
                 return await self._run_rows("list_by_type", workflow_type, *page)
             case _:
                 return await self._run_rows("list_runs", *page)
 
-    async def workers(self) -> list[WorkerRow]:
-        return [WorkerRow(*row) for row in await self._read(self._reads["live_workers"], self._given_now())]
+    async def workers(self) -> list[model.WorkerRow]:
+        return [model.WorkerRow(*row) for row in await self._read(self._reads["live_workers"], self._given_now())]
 
     # --- hints --------------------------------------------------------------------------------------------------------
 
-    def seen(self, topic: Topic) -> int:
+    def seen(self, topic: model.Topic) -> int:
         return self._hints.seen(topic)
 
-    def hint(self, topic: Topic) -> None:
+    def hint(self, topic: model.Topic) -> None:
         self._hints.bump((topic,))
 
-    async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
+    async def wait(self, topic: model.Topic, seen: int, timeout: float) -> None:
         await self._hints.wait(topic, seen, self._notices.patience(topic, seen, timeout))
 
 
@@ -338,5 +329,5 @@ def _ticks() -> int:
     return time.monotonic_ns() // 1_000
 
 
-def _run_row(row: asyncpg.Record) -> RunRow:
-    return RunRow(*row[:RUN])
+def _run_row(row: asyncpg.Record) -> model.RunRow:
+    return model.RunRow(*row[:RUN])

@@ -20,13 +20,13 @@ from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.sqlite import connection as files
-from derecho.stores.sqlite import reads, work
-from derecho.stores.sqlite.changes import APPLY
+from derecho.stores.sqlite import reads, runs, tasks, work
 from derecho.stores.sqlite.errors import code_of, explain
 from derecho.stores.sqlite.thread import ConnectionThread, Job
 from derecho.stores.sqlite.transaction import Transaction, UnknownOutcome, Writing
 from derecho.stores.sqlite.user import Session, UserConnection, write_within
 from derecho.stores.sqlite.watch import Watch
+from derecho.stores.transitions import functions_in
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class SQLiteStore:
         self._watch = Watch(self._path, self._hints)
         self._hints.on_wait(self._nudge)
         self._clock.subscribe(self._hints.bump)
-        self._writing = Writing(self._instant, self._hints.horizon, APPLY)
+        self._writing = Writing(self._instant, self._hints.horizon, functions_in(runs, tasks))
 
     @property
     def url(self) -> str:

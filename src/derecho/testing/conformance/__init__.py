@@ -13,10 +13,23 @@ right when no test fails and none is skipped.
 
 import pytest
 
-for _module in ("batches", "claims", "hints", "kit", "letting_go", "messages", "reads", "runs", "tasks", "values"):
+for _module in (
+    "batches",
+    "births",
+    "claims",
+    "hints",
+    "kit",
+    "letting_go",
+    "messages",
+    "reads",
+    "runs",
+    "tasks",
+    "values",
+):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from derecho.testing.conformance.batches import TestBatches, TestOneTransition  # noqa: E402  # after the rewriting
+from derecho.testing.conformance.births import TestFirstTask  # noqa: E402
 from derecho.testing.conformance.claims import (  # noqa: E402
     TestClaimRuns,
     TestSuspects,
@@ -59,6 +72,7 @@ __all__ = [
     "TestCreateRun",
     "TestDeliver",
     "TestDeliverAndClaim",
+    "TestFirstTask",
     "TestForgetRun",
     "TestHints",
     "TestKeys",

@@ -66,7 +66,7 @@ WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
   AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
   AND (:inbox_seen IS NULL OR inbox_last = :inbox_seen)
-RETURNING chain_id;
+RETURNING chain_id, inbox_last;
 
 -- name: fence(run_id)
 -- Why a conditional update found nothing.

@@ -1,0 +1,182 @@
+"""Starting a run with its first workflow task already done: one commit instead of two.
+
+The code of a workflow decides nothing outside its commands, so it may run before anybody knows whether its run will
+exist; if the start is refused, the execution is dropped. Whatever stands in the way (the code fails or blocks, its
+commands cannot be committed) leads to the plain start, which records the run and leaves the rest to ordinary turns.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from derecho import outages
+from derecho.engine.plans import plan_turn
+from derecho.engine.runs import CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.errors import PayloadError, StoreError
+from derecho.journal import events as ev
+from derecho.journal.changes import Advance, Conflict, CreateRun, Receipt, ReleaseRun, Result, Transition
+from derecho.journal.model import CLAIMED, RunRow
+from derecho.runtime.execution import Execution
+from derecho.starts import with_messages
+from derecho.workflow import WorkflowDefinition
+
+if TYPE_CHECKING:
+    from derecho.engine.engine import Engine
+    from derecho.engine.workflow_worker import WorkflowWorker
+
+_ROOM = 100
+"""Starts under way at once. A few runs taken far cost less than many taken a step: caches and the collector agree."""
+_PATIENCE = 0.1
+"""Seconds for which one turn may hold the workflow thread before starts stop waiting for theirs."""
+
+
+class BirthJob(TurnJob):
+    """The first turn of a run that is not in the store yet; `answer` is for whoever starts it."""
+
+    __slots__ = ("answer", "create", "is_back")
+
+    def __init__(self, turn: Turn, make: Callable[[LiveRun], Execution], create: CreateRun) -> None:
+        super().__init__(turn, make)
+        self.create = create
+        self.is_back = False  # from the workflow thread, so that the execution may be touched
+        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def run(self, mark: Callable[[], None]) -> None:
+        if not self.turn.run.gone:
+            super().run(mark)
+
+    def tell(self, result: Result | StoreError | PayloadError) -> None:
+        if self.answer.done():
+            return  # whoever waited was cancelled
+        if isinstance(result, Exception):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+
+def _in_one(create: CreateRun, turn: Transition) -> Transition:
+    """A start and its first turn; where the run goes on, the store creates it as it stands behind that turn."""
+    advance = turn[0]
+    if not isinstance(advance, Advance) or advance.outcome is not None:
+        return create, *turn
+    row = replace(
+        create.row, status=advance.status, tasks=advance.row.task, events=advance.events, digest=advance.row.digest
+    )
+    return replace(create, row=row, first=advance.row, keep_claim=advance.keep_claim), *turn[1:]
+
+
+class Births:
+    """The starts under way in one engine. All methods run on the engine's loop."""
+
+    def __init__(self, engine: "Engine", worker: "WorkflowWorker") -> None:
+        self._engine = engine
+        self._worker = worker
+        self._waiting: dict[BirthJob, None] = {}  # for the workflow thread
+        self._look_again: asyncio.TimerHandle | None = None
+        self.under_way = 0
+        self._room = asyncio.Semaphore(_ROOM)
+
+    async def begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
+        """Commit a start together with its first turn, or the plain start; raises StoreError and PayloadError."""
+        async with self._room:
+            return await self._begin(definition, create, facts)
+
+    async def _begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
+        worker, engine = self._worker, self._engine
+        row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)
+        turn = Turn(LiveRun(row, definition), [PendingFact(fact, 0, None) for fact in facts], engine.store.now(), ())
+        job = BirthJob(turn, worker.make, replace(create, row=row))
+        turn.run.busy = True
+        self.under_way += 1
+        self._waiting[job] = None
+        worker.turns.submit(job)
+        if self._look_again is None:
+            self._look()
+        return await job.answer
+
+    def succeed(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
+        """Begin a run that continues another one: just created, claimed for this engine unless its lease was lost."""
+        worker, definition = self._worker, self._engine.registry.find(row.workflow_type, row.version)
+        if isinstance(definition, str) or worker.draining or self._is_stale(row):
+            self._engine.submit((ReleaseRun(row.run_id, row.claim or ""),), unused)
+            return
+        run = LiveRun(row, definition)
+        worker.runs.add(run)
+        run.facts.extend(PendingFact(fact, number, None) for number, fact in enumerate(facts, 1))
+        worker.next(run)
+
+    def finished(self, job: BirthJob) -> None:
+        """A first turn is back from the workflow thread: commit it with its start."""
+        turn, run, worker = job.turn, job.turn.run, self._worker
+        job.is_back = True
+        if self._waiting.pop(job, job) is not None:
+            return self._drop(run)  # nobody waits for it any more
+        if turn.error is not None or run.execution is None or self._is_stale(job.create.row):
+            return self._plain(job)
+        try:
+            plan = plan_turn(self._engine, turn, run.execution, 0, worker.warm_claim)
+        except PayloadError:
+            return self._plain(job)
+
+        transition = _in_one(job.create, plan.transition)
+
+        def done(result: Result | StoreError) -> None:
+            if isinstance(result, Receipt) and not result.repeated and not self._is_stale(job.create.row):
+                self.under_way -= 1
+                worker.runs.add(run)
+                worker.settle(turn, plan, result)
+                job.tell(result)
+                return
+            plan.reservation.give_back()
+            if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
+                self._engine.release_uncertain(transition)  # a repeated one has been released by the committer
+            if isinstance(result, Conflict) and result.reason not in ("already_running", "superseded"):
+                self._plain(job)
+            else:
+                self._end(job, result)
+
+        self._engine.committer.submit(transition, done, outages.PATIENCE)
+
+    def give_up(self, job: BirthJob) -> None:
+        """Code holds the workflow thread, this run's or another's: do not wait for the turn."""
+        if job in self._waiting:
+            job.turn.run.gone = True
+            self._plain(job)
+
+    def _plain(self, job: BirthJob) -> None:
+        """Record the run, unclaimed, with its first messages in its inbox."""
+        self._waiting.pop(job, None)
+        row = replace(job.create.row, claim=None, worker=None, ready_at=job.create.row.started_at)
+        try:
+            create = with_messages(replace(job.create, row=row), [item.fact for item in job.turn.facts])
+        except PayloadError as exc:
+            self._end(job, exc)
+        else:
+            self._engine.committer.submit((create,), lambda result: self._end(job, result), outages.PATIENCE)
+
+    def _is_stale(self, row: RunRow) -> bool:
+        """The lease was lost meanwhile: the claim is gone, and somebody may hold the run already."""
+        return row.worker != self._engine.incarnation or self._worker.runs.get(row.run_id) is not None
+
+    def _end(self, job: BirthJob, result: Result | StoreError | PayloadError) -> None:
+        self.under_way -= 1
+        if job.is_back:
+            self._drop(job.turn.run)
+        job.tell(result)
+
+    def _drop(self, run: LiveRun) -> None:
+        run.gone = True
+        if run.execution is not None:
+            self._worker.turns.submit(CloseJob(run.execution))
+            run.execution = None
+
+    def _look(self) -> None:
+        """Acknowledging a start must not wait for another run's code that blocks."""
+        self._look_again = None
+        if self._worker.turns.held() > _PATIENCE:
+            for job in list(self._waiting):
+                self.give_up(job)
+        if self._waiting:
+            self._look_again = asyncio.get_running_loop().call_later(_PATIENCE, self._look)
