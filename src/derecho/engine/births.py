@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from derecho import outages
 from derecho.engine.plans import plan_turn
 from derecho.engine.runs import CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
-from derecho.errors import PayloadError, StoreError
+from derecho.errors import PayloadError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
 from derecho.journal.changes import Advance, Conflict, CreateRun, Receipt, ReleaseRun, Result, Transition
 from derecho.journal.model import CLAIMED, RunRow
@@ -61,10 +61,9 @@ def _in_one(create: CreateRun, turn: Transition) -> Transition:
     advance = turn[0]
     if not isinstance(advance, Advance) or advance.outcome is not None:
         return create, *turn
-    row = replace(
-        create.row, status=advance.status, tasks=advance.row.task, events=advance.events, digest=advance.row.digest
-    )
-    return replace(create, row=row, first=advance.row, keep_claim=advance.keep_claim), *turn[1:]
+    first = advance.row
+    row = replace(create.row, status=advance.status, tasks=first.task, events=advance.events, digest=first.digest)
+    return replace(create, row=row, first=first, keep_claim=advance.keep_claim), *turn[1:]
 
 
 class Births:
@@ -88,7 +87,6 @@ class Births:
         row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)
         turn = Turn(LiveRun(row, definition), [PendingFact(fact, 0, None) for fact in facts], engine.store.now(), ())
         job = BirthJob(turn, worker.make, replace(create, row=row))
-        turn.run.busy = True
         self.under_way += 1
         self._waiting[job] = None
         worker.turns.submit(job)
@@ -119,7 +117,6 @@ class Births:
             plan = plan_turn(self._engine, turn, run.execution, 0, worker.warm_claim)
         except PayloadError:
             return self._plain(job)
-
         transition = _in_one(job.create, plan.transition)
 
         def done(result: Result | StoreError) -> None:
@@ -132,10 +129,11 @@ class Births:
             plan.reservation.give_back()
             if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
                 self._engine.release_uncertain(transition)  # a repeated one has been released by the committer
-            if isinstance(result, Conflict) and result.reason not in ("already_running", "superseded"):
-                self._plain(job)
-            else:
+            taken = isinstance(result, Conflict) and result.reason in ("already_running", "superseded")
+            if taken or isinstance(result, Receipt | StoreUnavailable):
                 self._end(job, result)
+            else:
+                self._plain(job)
 
         self._engine.committer.submit(transition, done, outages.PATIENCE)
 

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _raise_in.restype = ctypes.c_int
-_NOTHING: Any = ctypes.py_object()
+
+
+class _TooLate(BaseException):
+    """Takes the place of an interrupt that nobody is left to meet."""
 
 
 class Outcome(NamedTuple):
@@ -74,7 +77,11 @@ class Call:
     def _leave(self) -> None:
         with self._lock:
             if self._told and self._thread is not None:
-                _raise_in(self._thread, _NOTHING)  # told, and not yet hit
+                # Told, and not yet hit. Merely taken back, it would keep CPython looking for it for ever (a process
+                # under a profiler or debugger would stand still), so something else strikes in its place, here.
+                with suppress(_TooLate):
+                    _raise_in(self._thread, ctypes.py_object(_TooLate))
+                    threading.get_ident()  # any call is a place to strike
             self._thread = None
 
 
