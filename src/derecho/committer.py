@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from derecho import outages
 from derecho.errors import StoreError, StoreUnavailable
@@ -72,15 +73,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
-        def done(result: Result | StoreError) -> None:
-            if future.done():
-                return
-            if isinstance(result, StoreError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self.submit(transition, done, outages.PATIENCE)
+        self.submit(transition, partial(resolve, future), outages.PATIENCE)
         return await future
 
     async def flush(self) -> None:
@@ -167,6 +160,16 @@ class Committer:
 def _is_fresh(result: Result) -> bool:
     """Whether this very sending took effect."""
     return isinstance(result, Receipt) and not result.repeated and all(number for _, number, _ in result.delivered)
+
+
+def resolve(future: "asyncio.Future[Result]", result: Result | Exception) -> None:
+    """Hand a result to who waits for it, unless that was cancelled."""
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _tell(item: Item, result: Result | StoreError) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from derecho import outages
+from derecho.committer import resolve
 from derecho.engine.plans import plan_turn
 from derecho.engine.runs import CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.errors import PayloadError, StoreError, StoreUnavailable
@@ -46,14 +47,6 @@ class BirthJob(TurnJob):
     def run(self, mark: Callable[[], None]) -> None:
         if not self.turn.run.gone:
             super().run(mark)
-
-    def tell(self, result: Result | StoreError | PayloadError) -> None:
-        if self.answer.done():
-            return  # whoever waited was cancelled
-        if isinstance(result, Exception):
-            self.answer.set_exception(result)
-        else:
-            self.answer.set_result(result)
 
 
 def _in_one(create: CreateRun, turn: Transition) -> Transition:
@@ -124,7 +117,7 @@ class Births:
                 self.under_way -= 1
                 worker.runs.add(run)
                 worker.settle(turn, plan, result)
-                job.tell(result)
+                resolve(job.answer, result)
                 return
             plan.reservation.give_back()
             if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
@@ -162,7 +155,7 @@ class Births:
         self.under_way -= 1
         if job.is_back:
             self._drop(job.turn.run)
-        job.tell(result)
+        resolve(job.answer, result)
 
     def _drop(self, run: LiveRun) -> None:
         run.gone = True

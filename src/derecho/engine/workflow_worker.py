@@ -262,7 +262,7 @@ class WorkflowWorker:
             self.evict(run)
             self._engine.client.run_closed(run_id, decision.advance.status, decision.outcome)
             return
-        self._steps.start(run)
+        self.evict(run) if run.gone else self._steps.start(run)
         if run.later is not None:
             self._look_later(run)
         else:
@@ -344,8 +344,10 @@ class WorkflowWorker:
         """Someone else closed this run."""
         run = self.runs.get(run_id)
         self._engine.activities.cancel(run_id)
-        if run is not None and not run.busy:
-            self.evict(run)
+        if run is not None:
+            run.gone = True  # while a turn is on its way, it is taken down when that is known
+            if not run.busy:
+                self.evict(run)
 
     def evict(self, run: LiveRun) -> None:
         """Take a run out of memory; its code unwinds on the workflow thread and cannot act."""

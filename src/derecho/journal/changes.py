@@ -64,7 +64,8 @@ class CreateRun(msgspec.Struct, frozen=True, gc=False):
     `row.inbox_last` is the number of messages. With `refusal`, a conflict delivers that instead (to the parent);
     `acceptance` is delivered when the run was created. Both are dropped when the parent has closed.
     With `first`, the first workflow task is done already: it is stored, `row` stands behind it, and unless `keep_claim`
-    the worker that did it lets the run sleep. A claim counts only when its worker is registered: else the run is ready.
+    the worker that did it lets the run sleep; "claimed" when that is not registered. Without `first`, the claim of
+    such a worker does not count: the run is ready.
     """
 
     row: RunRow

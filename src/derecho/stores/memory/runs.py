@@ -21,6 +21,8 @@ def create_run(tables: Tables, change: ch.CreateRun) -> None:
         problem = stop("already_running", newest.run_id)
     elif change.expect_latest is not False and change.expect_latest != latest:
         problem = stop("superseded", latest or "")
+    elif change.first is not None and row.worker not in tables.workers:
+        problem = stop("claimed")
     if problem is not None:
         if change.refusal is None:
             raise problem

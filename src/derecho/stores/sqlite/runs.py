@@ -28,6 +28,8 @@ def create_run(tx: Transaction, change: ch.CreateRun) -> None:
         problem = stop("already_running", latest)
     elif change.expect_latest is not False and (change.expect_latest or "") != latest:
         problem = stop("superseded", latest)
+    elif change.first is not None and not tx.is_alive(row.worker):
+        problem = stop("claimed")
     if problem is not None:
         if change.refusal is None:
             raise problem

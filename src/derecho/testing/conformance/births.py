@@ -61,13 +61,12 @@ class TestFirstTask:
         assert taken.run.head == head_after(FIRST)
 
     @pytest.mark.parametrize("keep_claim", [True, False])
-    async def test_a_worker_that_is_not_registered_leaves_it_to_others(self, world: World, keep_claim: bool) -> None:
-        await world.do(born(keep_claim=keep_claim, worker="nobody"))
-        row = await world.run()
-        assert (row.claim, row.worker, row.ready_at) == (None, None, world.now)
-        await world.register()
-        (taken,) = await world.claim()
-        assert taken.run.head == head_after(FIRST)
+    async def test_a_worker_that_is_not_registered_creates_nothing(self, world: World, keep_claim: bool) -> None:
+        """Nobody would notice its death, and what its first task began might begin elsewhere too."""
+        activity = ScheduleActivity(activity_row(3, claim="token", worker="nobody", started_at=1))
+        assert await world.refused(born(keep_claim=keep_claim, worker="nobody"), activity) == Conflict("claimed")
+        assert await world.store.get_run("run-1") is None
+        assert await world.store.load("run-1") == []
 
     async def test_repeating_it_has_no_effect(self, world: World) -> None:
         await world.register()
