@@ -9,6 +9,8 @@ from typing import Any
 from derecho import PostgresStore
 from derecho.journal.changes import Receipt, RegisterWorker, RenewWorker, Result, Transition
 from derecho.journal.model import WorkerRow
+from derecho.stores.postgres.address import parse
+from derecho.stores.postgres.connections import Connections, Link
 from tests.support.schemas import Janitor
 from tests.support.world import eventually
 
@@ -44,6 +46,32 @@ async def test_a_store_closes_while_a_lease_is_renewed_on_another_thread(
             await store.close()
     await asyncio.to_thread(renewal.join)
     assert isinstance(results[0], Receipt)
+
+
+async def test_work_of_another_loop_that_loses_its_connection_after_the_store_was_closed_leaves_none_behind(
+    empty_schema_url: str, janitor: Janitor
+) -> None:
+    """It tries again, but its loop is not the one that keeps connections: nobody would close what it kept."""
+    connections = Connections(parse(empty_schema_url, "any"), 1)
+    connections.open()
+    at_work, is_closed = threading.Event(), threading.Event()
+    links: list[Link] = []
+
+    async def work(link: Link) -> int:
+        links.append(link)
+        at_work.set()
+        if len(links) == 1:
+            await asyncio.to_thread(is_closed.wait)
+            link.connection.terminate()
+        return int(await link.connection.fetchval("SELECT 7"))
+
+    renewal = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(connections.run(work))))
+    await eventually(at_work.is_set)
+    await connections.close()
+    is_closed.set()
+    assert await renewal == 7
+    assert len(links) == 2
+    await eventually(lambda: not janitor.fetch(SESSIONS))
 
 
 async def _commit(store: PostgresStore, transition: Transition) -> list[Result]:

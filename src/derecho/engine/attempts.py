@@ -36,19 +36,8 @@ class Attempt:
     """A claimed activity on its way. `row.claim` is the token that every write about it must match."""
 
     __slots__ = (
-        "_call",
-        "beat_at",
-        "beat_planned",
-        "command",
-        "context",
-        "definition",
-        "has_begun",
-        "has_ended",
-        "next_beat_at",
-        "reason",
-        "row",
-        "task",
-        "worker",
+        *("_call", "beat_at", "beat_planned", "command", "context", "definition", "has_begun", "has_ended"),
+        *("next_beat_at", "reason", "row", "task", "worker"),
     )
 
     def __init__(

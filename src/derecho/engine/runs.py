@@ -44,20 +44,8 @@ class LiveRun:
     """
 
     __slots__ = (
-        "blocked_count",
-        "busy",
-        "claim",
-        "close_policy",
-        "definition",
-        "execution",
-        "facts",
-        "gone",
-        "head",
-        "identity",
-        "inbox_taken",
-        "later",
-        "loading",
-        "steps",
+        *("blocked_count", "busy", "claim", "close_policy", "definition", "execution", "facts", "gone", "head"),
+        *("identity", "inbox_taken", "later", "loading", "steps"),
     )
 
     def __init__(self, row: RunRow, definition: WorkflowDefinition) -> None:
@@ -96,16 +84,7 @@ class Turn:
     """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`."""
 
     __slots__ = (
-        "at",
-        "commands",
-        "consume_to",
-        "decision",
-        "error",
-        "execution",
-        "facts",
-        "inbox_seen",
-        "is_new",
-        "rows",
+        *("at", "commands", "consume_to", "decision", "error", "execution", "facts", "inbox_seen", "is_new", "rows"),
         "run",
     )
 

@@ -245,13 +245,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """asyncio's last resort for errors that nobody awaited; `Execution` judges fibers itself."""
         self.errors.append(context)
 
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        self.errors.append(context)
+    default_exception_handler = call_exception_handler
 
     # --- how the execution moves it ----------------------------------------------------------------------------------
-
-    def has_ready(self) -> bool:
-        return bool(self._ready)
 
     def run_until_quiet(self) -> None:
         """Run callbacks in order until none is left, the main fiber is done, or the task is broken."""

@@ -51,7 +51,7 @@ class Link:
 
 
 class Connections:
-    """Up to `size` connections for the loop that came first; others connect for each call (a lease's renewal)."""
+    """Up to `size` connections for the loop that opened them; others connect for each call (a lease's renewal)."""
 
     def __init__(self, address: Address, size: int) -> None:
         self._address = address
@@ -67,6 +67,11 @@ class Connections:
     def is_home(self) -> bool:
         """Whether the running loop is the one that keeps connections."""
         return self._home is asyncio.get_running_loop()
+
+    def open(self) -> None:
+        """Keep connections for the running loop, unless another one does."""
+        if self._home is None or self._home.is_closed():
+            self._home, self._idle, self._slots = asyncio.get_running_loop(), [], asyncio.Semaphore(self._size)
 
     async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2) -> T:
         """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone.
@@ -104,13 +109,12 @@ class Connections:
         return await self._run(work, tries - 1)
 
     async def take(self) -> Link:
-        loop = asyncio.get_running_loop()
-        if self._home is None or self._home.is_closed():
-            self._home, self._idle, self._slots = loop, [], asyncio.Semaphore(self._size)
-        if loop is self._home:
+        if self._home is not None:  # None: closed since
+            self.open()
+        if at_home := self.is_home:
             await self._slots.acquire()
         try:
-            while loop is self._home and self._idle:
+            while at_home and self._idle:
                 link = self._idle.pop()
                 if link.epoch != self.hosts.epoch:
                     self._discard(link)
@@ -121,7 +125,7 @@ class Connections:
             link.connection.add_log_listener(link.heard)
             return link
         except BaseException:
-            if loop is self._home:
+            if at_home:
                 self._slots.release()
             raise
 

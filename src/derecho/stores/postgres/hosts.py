@@ -56,19 +56,21 @@ class Hosts:
         found: dict[str, tuple[asyncpg.Record, Connection]] = {}
         error: Exception = OSError("the address names no host")
         is_first = self._seen is None
-        for host in self._order:
-            try:
-                found[host] = await self._reach(host)
-            except Troubles as exc:
-                error = exc
-            if found and not is_first:
-                break
-        if not found:
-            raise error
-        newest = max(found, key=lambda host: found[host][0]["timeline"])
-        seen, connection = found.pop(newest)
-        for _, other in found.values():
-            other.terminate()
+        try:
+            for host in self._order:
+                try:
+                    found[host] = await self._reach(host)
+                    if not is_first:
+                        break
+                except Troubles as exc:
+                    error = exc
+            if not found:
+                raise error
+            newest = max(found, key=lambda host: found[host][0]["timeline"])
+            seen, connection = found.pop(newest)
+        finally:
+            for _, other in found.values():
+                other.terminate()
         self._seen = self._seen or seen
         self._order = [newest, *(host for host in self._order if host != newest)]
         return connection

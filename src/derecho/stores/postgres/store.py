@@ -99,6 +99,7 @@ class PostgresStore:
             await prepare(link.connection, self._address)
             self._told(await link.connection.fetchval(self._work["instant"], self._given_now()))
 
+        self._connections.open()
         await self._connections.run(job)
         self._opened = True
 
