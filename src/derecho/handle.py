@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -67,7 +68,7 @@ class Handle(Generic[R]):
         Raises WorkflowFailed (the author's own exception is its cause), WorkflowCancelled, WorkflowTerminated,
         WorkflowNotFound, and TimeoutError after `timeout`, with which nothing happens to the run.
         """
-        async with asyncio.timeout(None if timeout is None else micros(timeout) / 1e6):
+        async with nullcontext() if timeout is None else asyncio.timeout(micros(timeout) / 1e6):
             run_id = await self._run() or (await self._client.find(self.id)).run_id
             while True:
                 status, outcome = await self._client.closing(self.id, run_id)

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import contextvars, sys
-from derecho.engine.threads import Call
+from derecho.executors.threads import Call
 
 call = Call(lambda: None, contextvars.copy_context())
 call._enter()

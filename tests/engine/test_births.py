@@ -9,6 +9,7 @@ import pytest
 
 import derecho
 from derecho import Client, Context, Store, WorkflowAlreadyRunning
+from derecho.engine import births
 from derecho.testing.faults import MODES, FaultyStore
 from tests.support.world import engine_of, eventually
 
@@ -51,6 +52,14 @@ async def spins(ctx: Context) -> str:
     while not released.is_set():
         pass
     return "went on"
+
+
+@derecho.workflow
+async def ponders(ctx: Context) -> str:
+    ran.append("pondering")
+    while not released.is_set():
+        pass
+    return "done"
 
 
 @derecho.workflow
@@ -108,6 +117,22 @@ async def test_starts_are_acknowledged_while_other_code_holds_the_thread(store: 
         released.set()
         assert await stuck.result(timeout=20) == "went on"
         assert [await handle.result(timeout=20) for handle in handles] == [f"{number} is done" for number in range(5)]
+
+
+async def test_what_a_long_first_turn_has_computed_is_not_thrown_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other starts stop waiting for the thread; its own goes on waiting, or all would be done twice."""
+    monkeypatch.setattr(births, "_LONG_PATIENCE", 60)
+    async with engine_of(store, order, ponders, work, deadlock_timeout=None) as engine:
+        first = asyncio.create_task(engine.client.start(ponders.bind()))
+        await eventually(lambda: ran == ["pondering"])
+        behind = await engine.client.start(order.bind("behind"))
+        assert not first.done()
+        released.set()
+        assert await (await first).result(timeout=20) == "done"
+        assert await behind.result(timeout=20) == "behind is done"
+    assert ran == ["pondering", "behind"]
 
 
 @pytest.mark.parametrize("limit", [0.02, 1.0])

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 import derecho
-from derecho import Context, Engine, RetryPolicy, Signal, Store
+from derecho import Client, Context, Engine, RetryPolicy, Signal, Store
+from derecho.engine.turns import CROWD
 from derecho.journal.events import ActivityScheduled, TimerFired
+from derecho.journal.model import RunFilter
 from derecho.journal.wire import decode_events
 from derecho.testing.faults import abandon
 from tests.support.clocks import StandingClock
 from tests.support.world import FOR_EVER, engine_of, eventually
-from tests.support.wrapped import Gate
+from tests.support.wrapped import Gate, wrapped
 
 go = Signal("go", int)
 
@@ -181,3 +184,25 @@ async def test_a_jump_of_the_clock_makes_no_engine_bury_another(store: Store, cl
         log.hold.set()
         assert await asyncio.gather(*(handle.result(timeout=20) for handle in handles)) == [4] * 10
     assert set(Counter(key for _, key in log.attempts).values()) == {1}
+
+
+async def test_an_engine_with_much_to_do_leaves_runs_to_the_other(store: Store, log: Log) -> None:
+    """Whoever came first would otherwise take all that wait, and the other would have nothing."""
+    count, asked = 3 * CROWD, []
+
+    async def claim_runs(original: Any, worker: str, claims: Sequence[str], *rest: Any) -> Any:
+        asked.append(len(claims))
+        waiting.append(first.workflows.turns.outstanding)
+        return await original(worker, claims, *rest)
+
+    waiting: list[int] = []
+    await Client(store).start_many([(f"s{number}", sleeper.bind()) for number in range(count)])
+    first = engine(wrapped(store, claim_runs=claim_runs), "first", log)
+    async with first:
+        await eventually(lambda: all_have_begun(store))
+    assert max(asked) == CROWD
+    assert max(waiting) < CROWD
+
+
+async def all_have_begun(store: Store) -> bool:
+    return all(row.tasks for row in await store.list_runs(RunFilter(limit=1_000)))

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from derecho import PostgresStore
+from derecho import Engine, PostgresStore
 from derecho.journal.changes import Receipt, RegisterWorker, RenewWorker, Result, Transition
 from derecho.journal.model import WorkerRow
 from derecho.stores.postgres.address import parse
 from derecho.stores.postgres.connections import Connections, Link
 from tests.support.schemas import Janitor
 from tests.support.world import eventually
+from tests.support.wrapped import wrapped
 
 LATER = 2**60
 SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name = 'derecho'"
@@ -104,3 +105,30 @@ async def test_who_goes_away_before_there_was_a_connection_for_his_transaction_k
     async with asyncio.timeout(20):
         assert [worker.worker for worker in await store.workers()] == ["first"]
         await store.close()
+
+
+async def test_an_engine_renews_its_lease_without_connecting_anew(empty_schema_url: str) -> None:
+    """The lease has a thread of its own; a connection for each renewal would be most of what an idle engine costs."""
+    store = PostgresStore(empty_schema_url)
+    renewed, connected = 0, 0
+
+    async def commit(original: Any, transitions: Any) -> Any:
+        nonlocal renewed
+        renewed += any(isinstance(change, RenewWorker) for transition in transitions for change in transition)
+        return await original(transitions)
+
+    async with Engine(wrapped(store, commit=commit), lease=0.3):
+        await eventually(lambda: renewed >= 2)
+        connect = store._connections.hosts.connect
+
+        async def counting() -> Any:
+            nonlocal connected
+            connected += asyncio.get_running_loop() is not home
+            return await connect()
+
+        home = asyncio.get_running_loop()
+        store._connections.hosts.connect = counting  # type: ignore[method-assign]
+        before = renewed
+        await eventually(lambda: renewed >= before + 3)
+    await store.close()
+    assert connected == 0

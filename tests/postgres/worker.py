@@ -36,7 +36,7 @@ class Worker:
 
     def is_taken_over(self, names: set[str]) -> bool:
         """Whether it is not among the names of the workers that are registered."""
-        return not any(name.endswith(f"-{self.process.pid}") for name in names)
+        return not any(f"-{self.process.pid}-" in name for name in names)
 
 
 def read(ledger: Path) -> tuple[Counter[tuple[str, ...]], Counter[str]]:

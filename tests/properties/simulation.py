@@ -213,7 +213,7 @@ class Simulation:
 
     def _is_quiet(self) -> bool:
         workflows, tables = self.engine.workflows, self.store._tables
-        if workflows.turns._outstanding or workflows._background or self.engine.committer._task is not None:
+        if workflows.turns.outstanding or workflows._background or self.engine.committer._task is not None:
             return False
         waiting = {key[1].rpartition("/")[0] for key, (_, future) in self.gates.items() if not future.done()}
         if len(waiting) and any(future.done() for _, future in self.gates.values()):

@@ -18,12 +18,12 @@ from derecho.engine import outcomes
 from derecho.engine.attempts import Attempt, Overrun
 from derecho.engine.heartbeats import Heartbeats
 from derecho.engine.outcomes import Outcome
-from derecho.engine.processes import Processes
 from derecho.engine.resources import Resources
 from derecho.engine.runs import PendingFact
 from derecho.engine.slots import Slots
-from derecho.engine.threads import Threads
 from derecho.errors import PayloadError, ProcessDied
+from derecho.executors.processes import Processes
+from derecho.executors.threads import Threads
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, RetryActivity, Transition
 from derecho.journal.deadlines import claimed

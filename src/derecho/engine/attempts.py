@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import ActivityContext, CancelReason, _current
 from derecho.clock import to_datetime
-from derecho.engine.child import Call as ChildCall
-from derecho.engine.processes import function_path
-from derecho.engine.threads import Call as ThreadCall
 from derecho.errors import PayloadError
+from derecho.executors.child import Call as ChildCall
+from derecho.executors.processes import function_path
+from derecho.executors.threads import Call as ThreadCall
 from derecho.journal import events as ev
 from derecho.journal.model import ActivityRow
 from derecho.journal.payloads import Payload

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from derecho import outages
 from derecho.committer import resolve
 from derecho.engine.plans import plan_turn
-from derecho.engine.runs import CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.runs import LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.turns import CROWD
 from derecho.errors import PayloadError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
 from derecho.journal.changes import Advance, Conflict, CreateRun, Receipt, ReleaseRun, Result, Transition
@@ -27,24 +28,25 @@ if TYPE_CHECKING:
     from derecho.engine.engine import Engine
     from derecho.engine.workflow_worker import WorkflowWorker
 
-_ROOM = 100
-"""Starts under way at once. A few runs taken far cost less than many taken a step: caches and the collector agree."""
-_PATIENCE = 0.1
-"""Seconds for which one turn may hold the workflow thread before starts stop waiting for theirs."""
+_PATIENCE, _LONG_PATIENCE = 0.1, 1.0
+"""Seconds for which one turn may hold the workflow thread before starts stop waiting for theirs; and that turn's own
+start, because what it has computed by then would be computed again."""
 
 
 class BirthJob(TurnJob):
     """The first turn of a run that is not in the store yet; `answer` is for whoever starts it."""
 
-    __slots__ = ("answer", "create", "is_back")
+    __slots__ = ("answer", "create", "has_begun", "is_back")
 
     def __init__(self, turn: Turn, make: Callable[[LiveRun], Execution], create: CreateRun) -> None:
         super().__init__(turn, make)
         self.create = create
+        self.has_begun = False
         self.is_back = False  # from the workflow thread, so that the execution may be touched
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def run(self, mark: Callable[[], None]) -> None:
+        self.has_begun = True
         if not self.turn.run.gone:
             super().run(mark)
 
@@ -68,7 +70,7 @@ class Births:
         self._waiting: dict[BirthJob, None] = {}  # for the workflow thread
         self._look_again: asyncio.TimerHandle | None = None
         self.under_way = 0
-        self._room = asyncio.Semaphore(_ROOM)
+        self._room = asyncio.Semaphore(CROWD)  # starts under way at once
 
     async def begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
         """Commit a start together with its first turn, or the plain start; raises StoreError and PayloadError."""
@@ -159,15 +161,14 @@ class Births:
 
     def _drop(self, run: LiveRun) -> None:
         run.gone = True
-        if run.execution is not None:
-            self._worker.turns.submit(CloseJob(run.execution))
-            run.execution = None
+        run.take_down(self._worker.turns.submit)
 
     def _look(self) -> None:
         """Acknowledging a start must not wait for another run's code that blocks."""
         self._look_again = None
-        if self._worker.turns.held() > _PATIENCE:
-            for job in list(self._waiting):
+        held = self._worker.turns.held()
+        for job in list(self._waiting):
+            if held > (_LONG_PATIENCE if job.has_begun else _PATIENCE):
                 self.give_up(job)
         if self._waiting:
             self._look_again = asyncio.get_running_loop().call_later(_PATIENCE, self._look)

@@ -12,8 +12,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from derecho.clock import SECOND
+from derecho.engine.neighbours import has_died
 from derecho.errors import StoreUnavailable
-from derecho.journal.changes import Conflict, RegisterWorker, RenewWorker
+from derecho.journal.changes import BuryWorker, Conflict, RegisterWorker, RenewWorker
 from derecho.journal.model import WorkerRow
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class Lease:
         self._no_burial_before = 0.0
 
     async def take(self) -> None:
-        """Register this engine; nothing may be claimed before."""
+        """Register this engine, and bury those of this machine that have died; nothing may be claimed before."""
         await self.register()
+        await self._engine.persist(self._bury_neighbours, "look for engines that have died here")
         self._thread = threading.Thread(target=self._keep, name="derecho-lease", daemon=True)
         self._thread.start()
 
@@ -49,6 +51,12 @@ class Lease:
         engine = self._engine
         row = WorkerRow(engine.incarnation, engine.worker_id, self.until(), engine.registry.serves())
         await engine.store.commit([(RegisterWorker(row),)])
+
+    async def _bury_neighbours(self) -> None:
+        for worker in await self._engine.store.workers():
+            if has_died(worker.name):
+                log.warning("engine %s died on this machine: its work is taken over", worker.name)
+                await self._engine.store.commit([(RenewWorker(worker.worker, 0), BuryWorker(worker.worker))])
 
     def until(self) -> int:
         return self._engine.store.now() + round(self.seconds * SECOND)
@@ -69,11 +77,25 @@ class Lease:
         with closing(asyncio.new_event_loop()) as loop:
             while not self._stop.wait(self.seconds / 3):
                 try:
-                    loop.run_until_complete(self._renew())
+                    self._renew_there() or loop.run_until_complete(self._renew())
                 except StoreUnavailable as exc:
                     self._engine.committer.outage.began(_RENEW, exc)
                 except Exception:
                     log.exception("the lease could not be renewed, it will be tried again")
+
+    def _renew_there(self) -> bool:
+        """Renew on the engine's loop, which has connections at hand; False when it does not come to it in time."""
+        renewal = self._renew()
+        try:
+            asked = asyncio.run_coroutine_threadsafe(renewal, self._loop)
+        except RuntimeError:  # it was closed under the engine
+            renewal.close()
+            return False
+        try:
+            asked.result(self.seconds / 6)
+        except TimeoutError:
+            return not asked.cancel() or self._stop.is_set()
+        return True
 
     async def _renew(self) -> None:
         engine = self._engine

@@ -12,8 +12,8 @@ import msgspec
 from derecho.activity import RetryIf
 from derecho.clock import micros
 from derecho.engine.attempts import Attempt, Overrun, RefusedValue
-from derecho.engine.processes import RemoteError
 from derecho.errors import PayloadError, RetryAfter
+from derecho.executors.processes import RemoteError
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, FinishActivity, RetryActivity
 from derecho.journal.deadlines import waiting_until

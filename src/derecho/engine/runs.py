@@ -79,6 +79,12 @@ class LiveRun:
         execution = self.execution
         return execution is not None and any(isinstance(item, ActivityFuture) for item in execution.pending.values())
 
+    def take_down(self, submit: "Callable[[CloseJob], None]") -> None:
+        """Let go of its code; what of it has not ended unwinds on the workflow thread, where it has always run."""
+        execution, self.execution = self.execution, None
+        if execution is not None:
+            execution.close() if execution.is_over else submit(CloseJob(execution))
+
 
 class Turn:
     """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`."""
@@ -144,7 +150,7 @@ class TurnJob:
 
 
 class CloseJob:
-    """Take an execution down on the workflow thread, where its code has always run."""
+    """Take an execution down on the workflow thread."""
 
     __slots__ = ("execution",)
 

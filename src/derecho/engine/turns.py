@@ -16,7 +16,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from derecho.runtime.loop import keep_generator
 from derecho.runtime.source import caller_of
+
+CROWD = 100
+"""Jobs that may wait before no more work is looked for. A few runs taken far cost less than many taken a step: caches
+agree, and so do the other engines, who find something left for them."""
 
 
 class Job(Protocol):
@@ -43,16 +48,24 @@ class Turns:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._lane: _Lane | None = None
-        self._outstanding = 0
+        self.outstanding = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(self, job: Job) -> None:
         if self._lane is None:
             self._lane = _Lane(self._loop, self._deliver)
-        self._outstanding += 1
+        self.outstanding += 1
         self._lane.jobs.put(job)
         if self._watch is None and self._limit is not None:
             self._watch = self._loop.call_later(self._limit / 2, self._look)
+
+    async def room(self) -> None:
+        """Wait until the thread has less to do than what would be a crowd."""
+        if self.outstanding >= CROWD:
+            self._room.clear()
+            await self._room.wait()
 
     def held(self) -> float:
         """Seconds for which the job at hand has had the thread."""
@@ -72,19 +85,21 @@ class Turns:
         lane.told = False
         while lane.finished and not lane.abandoned:
             job = lane.finished.popleft()
-            self._outstanding -= 1
+            self.outstanding -= 1
             self._done(job)
+        if self.outstanding < CROWD:
+            self._room.set()
 
     def _look(self) -> None:
         self._watch = None
         lane, limit = self._lane, self._limit
-        if lane is None or limit is None or self._outstanding == 0:
+        if lane is None or limit is None or self.outstanding == 0:
             return
         current, held = lane.current[0], self.held()
         if current is not None and held > limit:
             stack = lane.stack()
             self._lane = lane.replace()
-            self._outstanding -= 1
+            self.outstanding -= 1
             self._deliver_rest(lane)
             self._stuck(current, held, stack)
         self._watch = self._loop.call_later(limit / 2, self._look)
@@ -92,7 +107,7 @@ class Turns:
     def _deliver_rest(self, lane: "_Lane") -> None:
         """Jobs that the stuck lane had finished before."""
         while lane.finished:
-            self._outstanding -= 1
+            self.outstanding -= 1
             self._done(lane.finished.popleft())
 
 
@@ -133,6 +148,7 @@ class _Lane:
 
     def _work(self) -> None:
         job: Job | None
+        sys.set_asyncgen_hooks(firstiter=keep_generator, finalizer=None)
         while (job := self.jobs.get()) is not None:
             self.current = (job, time.monotonic())
             job.run(self._mark)

@@ -18,9 +18,9 @@ from derecho.engine.activity_worker import Reservation
 from derecho.engine.births import BirthJob, Births
 from derecho.engine.blocking import QUARANTINE_AFTER, Blocker, Suspects
 from derecho.engine.plans import Plan, plan_turn
-from derecho.engine.runs import Cache, CloseJob, LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.runs import Cache, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.engine.steps import StepRunner
-from derecho.engine.turns import Job, Turns
+from derecho.engine.turns import CROWD, Job, Turns
 from derecho.errors import PayloadError, StoreError
 from derecho.journal import events as ev
 from derecho.journal.changes import CancelActivity, Change, Conflict, Deliver, NewMessage, Receipt, ReleaseRun, Result
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from derecho.engine.engine import Engine
 
 log = logging.getLogger("derecho.engine")
-
-_CLAIM_AT_ONCE = 200
 
 
 class WorkflowWorker:
@@ -58,15 +56,16 @@ class WorkflowWorker:
         """Claim runs that are ready, for ever; a store in trouble is asked again."""
         engine = self._engine
         while True:
+            await self.turns.room()
             mark = engine.store.seen("runs")
-            tokens = [engine.new_claim() for _ in range(_CLAIM_AT_ONCE)]
+            tokens = [engine.new_claim() for _ in range(CROWD)]
             suspects = 0 if self._suspects else 1
             types = engine.registry.kinds()
             claim = partial(engine.store.claim_runs, engine.incarnation, tokens, types, suspects)
             claimed = await engine.persist(claim, "claim runs")
             for item in claimed:
                 self.claimed(item)
-            if len(claimed) < _CLAIM_AT_ONCE:
+            if len(claimed) < CROWD:
                 await engine.store.wait("runs", mark, engine.poll_interval)
 
     def claimed(self, item: ClaimedRun) -> None:
@@ -350,15 +349,13 @@ class WorkflowWorker:
                 self.evict(run)
 
     def evict(self, run: LiveRun) -> None:
-        """Take a run out of memory; its code unwinds on the workflow thread and cannot act."""
+        """Take a run out of memory; its code unwinds and cannot act."""
         run.gone = True
         run.busy = False
         self._suspects.clear(run.identity.run_id)
         self.runs.remove(run)
         self._steps.cancel(run)
-        if run.execution is not None:
-            self.turns.submit(CloseJob(run.execution))
-            run.execution = None
+        run.take_down(self.turns.submit)
 
     async def close(self, timeout: float) -> None:
         """Give everything back: turns end, facts in hand go to inboxes, code is taken down. A turn that is not back

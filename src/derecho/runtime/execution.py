@@ -159,12 +159,18 @@ class Execution:
         """Take the code down without letting it act; gives the places of fibers that refuse to unwind."""
         self.closing = True
         self.loop.discard_ready()
-        stuck = unwind(self.loop)
+        stuck = [] if self.is_over else unwind(self.loop)
         self.loop.discard_ready()
         self.loop.dissolve()
         self.pending.clear()
         self._conditions.clear()
         return stuck
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no code is left that could notice being taken down."""
+        fibers = self.loop.fibers.values()
+        return not self.loop.async_generators and all(fiber.done() and not fiber._log_traceback for fiber in fibers)
 
     def _may_ask(self) -> bool:
         """Raises unless what the code asks for counts; False when it has caught that so often that it would spin."""

@@ -253,8 +253,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Run callbacks in order until none is left, the main fiber is done, or the task is broken."""
         previous, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
-        # Async generators live as long as the run: the collector must not finish one in the middle of something else.
-        sys.set_asyncgen_hooks(firstiter=self.async_generators.append, finalizer=None)
+        if hooks.firstiter is not keep_generator:
+            sys.set_asyncgen_hooks(firstiter=keep_generator, finalizer=None)
         ready = self._ready
         base = self._context
         count = 0
@@ -277,7 +277,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         finally:
             guard.__exit__()
             asyncio._set_running_loop(previous)
-            sys.set_asyncgen_hooks(*hooks)
+            if hooks.firstiter is not keep_generator:
+                sys.set_asyncgen_hooks(*hooks)
 
     def run_handle(self, handle: LoopHandle) -> None:
         """Run what a durable timer was set for."""
@@ -294,6 +295,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.main = None
         self.fibers.clear()
         self.async_generators.clear()
+
+
+def keep_generator(agen: Any) -> None:
+    """Async generators live as long as the run: the collector must not finish one in the middle of something else.
+
+    A thread that does nothing but run workflows has this as its hook for good, because setting it is slow.
+    """
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, WorkflowLoop):
+        loop.async_generators.append(agen)
 
 
 def _only_nags(handle: LoopHandle) -> bool:

@@ -90,7 +90,7 @@ def is_quiet(engine: Engine, store: ObservedStore, resting: int) -> bool:
         and committer._task is None
         and not committer._queue
         and not workflows._background
-        and workflows.turns._outstanding == 0
+        and workflows.turns.outstanding == 0
         and not any(run.busy or run.loading for run in workflows.runs)
         and sum(len(run.steps) for run in workflows.runs) <= resting
     )

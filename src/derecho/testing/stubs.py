@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from derecho.activity import Activity, ActivityDefinition, ActivityOptions, SyncActivity
 from derecho.activity_context import current_activity
-from derecho.engine.child import Call as ChildCall
 from derecho.engine.engine import Engine
-from derecho.engine.processes import function_path
 from derecho.errors import PayloadError
+from derecho.executors.child import Call as ChildCall
+from derecho.executors.processes import function_path
 from derecho.journal.payloads import Converter
 from derecho.journal.signatures import Signature
 from derecho.workflow import Workflow, WorkflowDefinition

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from derecho.activity import ActivityDefinition
-from derecho.engine.child import Beat, Call, Done, Failed, Hello, ToParent, Written, frame
 from derecho.errors import ProcessDied
+from derecho.executors.child import Beat, Call, Done, Failed, Hello, ToParent, Written, frame
 from derecho.journal.failures import type_path
 from derecho.journal.payloads import Converter, Payload
 
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from derecho.engine.child import main; main(int(sys.argv[1]))"
+    "from derecho.executors.child import main; main(int(sys.argv[1]))"
 )
 
 
