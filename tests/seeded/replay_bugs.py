@@ -151,7 +151,7 @@ BUGS = [
         "a run that leaves memory is merely dropped, for the garbage collector to find",
         "G32",
         (
-            Edit("runtime/execution.py", "        stuck = unwind(self.loop)\n", "        stuck: list[str] = []\n"),
+            Edit("runtime/execution.py", "[] if self.is_over else unwind(self.loop)", "[] if self.is_over else []"),
             Edit("runtime/execution.py", "        self.closing = True\n", ""),
         ),
         ("runtime/test_taking_down.py::test_clean_up_code_does_not_get_to_act",),

@@ -80,10 +80,10 @@ class LiveRun:
         return execution is not None and any(isinstance(item, ActivityFuture) for item in execution.pending.values())
 
     def take_down(self, submit: "Callable[[CloseJob], None]") -> None:
-        """Let go of its code; what of it has not ended unwinds on the workflow thread, where it has always run."""
+        """Let go of its code; what of it has not ended unwinds on the workflow thread, where it may be running now."""
         execution, self.execution = self.execution, None
         if execution is not None:
-            execution.close() if execution.is_over else submit(CloseJob(execution))
+            execution.close() if execution.is_over and not self.busy else submit(CloseJob(execution))
 
 
 class Turn:

@@ -351,11 +351,11 @@ class WorkflowWorker:
     def evict(self, run: LiveRun) -> None:
         """Take a run out of memory; its code unwinds and cannot act."""
         run.gone = True
-        run.busy = False
         self._suspects.clear(run.identity.run_id)
         self.runs.remove(run)
         self._steps.cancel(run)
         run.take_down(self.turns.submit)
+        run.busy = False
 
     async def close(self, timeout: float) -> None:
         """Give everything back: turns end, facts in hand go to inboxes, code is taken down. A turn that is not back
