@@ -5,7 +5,7 @@ task, which claim is held. The cache keeps sleeping runs warm as long as there i
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ class LiveRun:
         self.blocked_count = row.blocked_count
         self.close_policy = row.close_policy
         self.execution: Execution | None = None
-        self.facts: deque[PendingFact] = deque()
+        self.facts: list[PendingFact] = []
         self.busy = False
         self.loading = False
         self.gone = False

@@ -139,7 +139,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.numbers = 0
         self.fibers: dict[int, Fiber[Any]] = {}
         self.async_generators: list[Any] = []
-        self.errors: deque[dict[str, Any]] = deque(maxlen=10)
         self.seconds = 0.0
         self.main: Fiber[Any] | None = None
         self.broken: BaseException | None = None
@@ -242,8 +241,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """asyncio's last resort for errors that nobody awaited; `Execution` judges fibers itself."""
-        self.errors.append(context)
+        """asyncio's last resort for errors that nobody awaited: not needed, `Execution` judges fibers itself."""
 
     default_exception_handler = call_exception_handler
 
