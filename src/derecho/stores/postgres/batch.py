@@ -4,8 +4,8 @@ The rows that a batch is about are loaded into the memory store's tables, the me
 differs afterwards is written. So there is one meaning of each change, and the stores cannot disagree.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec.structs import astuple
 
@@ -18,6 +18,36 @@ V = TypeVar("V")
 Row: TypeAlias = tuple[Any, ...]
 
 RUN, ACTIVITY = len(RunRow.__struct_fields__), len(ActivityRow.__struct_fields__)
+
+
+class SeenRun(NamedTuple):
+    """A run, its place among the runs of its workflow id, the engine that may hold it warm; None: it is closed."""
+
+    run: RunRow
+    number: int
+    home: str | None
+    revision: int | None
+
+
+class SeenActivity(NamedTuple):
+    """`lost`: the worker that held it is dead."""
+
+    row: ActivityRow
+    lost: bool
+    revision: int
+
+
+class Found(NamedTuple):
+    """The rows that a batch is about. `unused`: workflow ids of which no run is known; None: all was looked up."""
+
+    now: int
+    runs: Iterable[SeenRun]
+    activities: Iterable[SeenActivity]
+    workers: Iterable[WorkerRow]
+    unused: Collection[str] | None = None
+    tasks: Iterable[Any] = ()
+    keys: Iterable[Any] = ()
+    timers: Iterable[Any] = ()
 
 
 class Wanted:
@@ -43,6 +73,8 @@ class Wanted:
                 kinds.add(type(change))
                 self._add(change)
         self.tangled = ch.ForgetRun in kinds and len(kinds) > 1  # what a run was and what takes its place would mix
+        others = (self.followed, self.leaving, self.timers, self.run_keys, self.workflow_keys)
+        self.unusual = ch.RenewWorker in kinds or any(others)  # it is about rows that `Remembered` has none of
 
     def _add(self, change: ch.Change) -> None:
         match change:
@@ -121,31 +153,31 @@ def _columns(rows: Collection[Any]) -> tuple[list[Any], list[Any]]:
 class Loaded(Tables):
     """Tables with the rows that were wanted. `before` has the rows as they were, by table and key."""
 
-    def __init__(self, wanted: Wanted, found: Mapping[str, Any], horizon: dict[str, int]) -> None:
+    def __init__(self, wanted: Wanted, found: Found, horizon: dict[str, int]) -> None:
         super().__init__(horizon)
-        self.now = found["now"]
+        self.now, self.unused = found.now, found.unused
         self.numbers: dict[str, int] = {}  # workflow id -> number of its newest run
-        self.homes = wanted.born
-        self.revisions: dict[str | Place, int] = {}  # of open runs and of activities
-        for row in found["runs"]:
-            self._add_run(RunRow(*row[:RUN]), *row[RUN : RUN + 3])
+        self.homes = dict(wanted.born)
+        self.revisions: dict[str, int] = {}  # of open runs
+        self.activity_revisions: dict[Place, int] = {}
+        for seen in found.runs:
+            self._add_run(*seen)
         for chain_id in wanted.chains.values():
             self.keys.setdefault(chain_id, {})
-        for chain_id, key in found["keys"]:
+        for chain_id, key in found.keys:
             self.keys.setdefault(chain_id, {})[key] = None
         self.chains_before = dict(self.keys)
-        self.keys_before = {(chain_id, key) for chain_id, key in found["keys"]}
-        self.workers = {row[0]: WorkerRow(*row) for row in found["workers"]}
-        for run_id, task, digest in found["tasks"]:
+        self.keys_before = {(chain_id, key) for chain_id, key in found.keys}
+        self.workers = {row.worker: row for row in found.workers}
+        for run_id, task, digest in found.tasks:
             self.history.setdefault(run_id, {})[task] = HistoryRow(task, 0, 0, "", digest)
-        for *row, lost, revision in found["activities"]:
-            activity = ActivityRow(*row)
+        for activity, lost, revision in found.activities:
             place = activity.run_id, activity.activity
             self.activities.setdefault(activity.run_id, {})[activity.activity] = activity
-            self.revisions[place] = revision
+            self.activity_revisions[place] = revision
             if lost:
                 self.lost[place] = None
-        for row in found["timers"]:
+        for row in found.timers:
             self.timers.setdefault(row[0], {})[row[1]] = TimerRow(*row)
         self.runs_before, self.workers_before, self.lost_before = dict(self.runs), dict(self.workers), set(self.lost)
         self.history_before = _flat(self.history)
@@ -209,15 +241,41 @@ class Loaded(Tables):
         )
         if not any(changes):
             return None
-        runs = [row[0] for row in live] + closed
-        judged = [place for place in (*scheduled, *finished) if place in self.revisions]
+        if self.unused is None:
+            runs = [row[0] for row in live] + closed
+            judged = [place for place in (*scheduled, *finished) if place in self.activity_revisions]
+        else:  # what was only looked at, too: it was not looked at just now
+            runs, judged = list(self.revisions), list(self.activity_revisions)
         return (
+            list(self.unused or ()),
             list(self.workers_before),
             *(runs, [self.revisions[run_id] for run_id in runs]),
-            *(*_columns(judged), [self.revisions[place] for place in judged]),
+            *(*_columns(judged), [self.activity_revisions[place] for place in judged]),
             *_columns(dropped),
             *changes,
         )
+
+    def seen(self, revision: int) -> tuple[list[SeenRun], list[SeenActivity]]:
+        """The open runs and the activities after `difference` was written, under that revision."""
+        before, activities_before = self.runs_before, self.activities_before
+        runs = [
+            SeenRun(
+                run,
+                self.numbers[run.workflow_id],  # an open run is the newest
+                self.homes.get(run_id),
+                self.revisions[run_id] if run is before.get(run_id) else revision,
+            )
+            for run_id, run in self.runs.items()
+            if run.is_open
+        ]
+        return runs, [
+            SeenActivity(
+                row,
+                place in self.lost,
+                self.activity_revisions[place] if row is activities_before.get(place) else revision,
+            )
+            for place, row in _flat(self.activities).items()
+        ]
 
     def _runs(self) -> tuple[list[Row], list[Row], list[Row], list[Row], list[str]]:
         """Rows of runs that were marked and created, of open runs that changed and began, and ids of closed ones."""
@@ -236,7 +294,8 @@ class Loaded(Tables):
             elif run.status != old.status:
                 marked.append(_run_row(run, 0))
             if run.is_open:
-                (opened if old is None else live).append(_live_row(run, self._home(run, old)))
+                self.homes[run_id] = home = self._home(run, old)
+                (opened if old is None else live).append(_live_row(run, home))
             elif old is not None:
                 closed.append(run_id)
         created.sort(key=lambda row: str(row[2]))  # so that two batches wait for each other in one direction only

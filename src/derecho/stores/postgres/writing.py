@@ -1,7 +1,8 @@
 """Committing transitions: load, decide, write what differs if the world has not moved on meanwhile, else again.
 
 Loading and writing are one statement each, and each is a transaction of its own: no lock is held while Python thinks,
-and a pooler may stand between. Only where that is not enough (a worker leaves, others keep winning, a user's own
+and a pooler may stand between. What is remembered need not be loaded, and is as good as what was loaded long ago: the
+same comparison refuses it. Only where that is not enough (a worker leaves, others keep winning, a user's own
 transaction) the rows are locked first.
 """
 
@@ -15,12 +16,13 @@ import asyncpg
 
 from derecho.errors import StoreUnavailable
 from derecho.journal.changes import Conflict, Receipt, RegisterWorker, RenewWorker, Result, Transition
-from derecho.journal.model import Topic
+from derecho.journal.model import ActivityRow, RunRow, Topic, WorkerRow
 from derecho.stores.memory.changes import apply
 from derecho.stores.postgres.address import Address
-from derecho.stores.postgres.batch import Loaded, Wanted
+from derecho.stores.postgres.batch import RUN, Found, Loaded, SeenActivity, SeenRun, Wanted
 from derecho.stores.postgres.connections import Link
 from derecho.stores.postgres.hosts import Connection
+from derecho.stores.postgres.remembered import Remembered
 from derecho.stores.transitions import unfit
 
 _HOPEFUL, _TRIES = 3, 100
@@ -33,7 +35,7 @@ _AGAIN = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.Dead
 
 
 class Settled(NamedTuple):
-    """What became of a batch. `now`: its instant."""
+    """What became of a batch. `now`: its instant, or a later one, by the database's clock."""
 
     results: list[Result]
     touched: set[Topic]
@@ -52,21 +54,25 @@ class Writing:
         self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
         self._horizon = horizon
         self._epochs: dict[str, int] = {}  # in which each worker of this process has registered
+        self.remembered = Remembered(self._epochs)
 
-    async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None) -> Settled:
-        """Commit a batch on a connection, or apply it inside the transaction that is open there."""
+    async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None, estimate: int) -> Settled:
+        """Commit a batch on a connection, or apply it inside the transaction that is open there.
+
+        `now`: the instant to decide by; None for the database's own, which is `estimate` or little later."""
         verdicts = [self._outlived(link, transition) or unfit(transition) for transition in transitions]
         fit = [transition for transition, verdict in zip(transitions, verdicts, strict=True) if verdict is None]
         wanted = Wanted(fit)
+        found = self.remembered.take(link, wanted, estimate)  # also what a transaction changes that may yet be undone
+        always = bool(wanted.leaving or wanted.tangled or not self._optimistic or link.connection.is_in_transaction())
         for attempt in range(_TRIES):
-            locked = attempt >= _HOPEFUL or wanted.leaving or wanted.tangled or not self._optimistic
             try:
-                if locked or link.connection.is_in_transaction():
+                if always or attempt >= _HOPEFUL:
                     async with link.connection.transaction():
                         settled = await self._locked(link, fit, wanted, now)
                         link.deciding = True
                 else:
-                    settled = await self._once(link, fit, wanted, now)
+                    settled = await self._once(link, fit, wanted, now, found if attempt == 0 else None)
             except _AGAIN:
                 settled = None
             if settled is not None:
@@ -122,20 +128,42 @@ class Writing:
         return Receipt(tuple(chain.from_iterable(receipt.delivered for receipt in receipts))), touched, now or 0
 
     async def _once(
-        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None
+        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None, known: Found | None = None
     ) -> Settled | None:
-        """None when something has changed between the look and the write; then nothing was written."""
+        """None when something has changed between the look and the write; then nothing was written.
+
+        What is `known` is good for going on only: before anything is refused, it is looked at.
+        """
         connection: Connection = link.connection
+        tables = Loaded(wanted, known or await self._look(connection, wanted, now), self._horizon)
+        results = [apply(tables, transition) for transition in transitions]
+        if known is not None and not (
+            all(isinstance(result, Receipt) and not result.repeated for result in results)
+            and all(run_id in tables.runs for run_id in wanted.chains)  # a parent may be told of a refusal instead
+        ):
+            return None
+        changes = tables.difference()
+        if changes is None:
+            return None if known is not None else Settled(results, tables.touched, tables.now)
+        link.deciding = True
+        latest = tables.now if known is not None and now is None else None
+        written = await connection.fetchrow(self._sql["write"], latest, *changes)
+        if written is None or written["revision"] is None:
+            return None
+        if not connection.is_in_transaction():
+            self.remembered.keep(link, *tables.seen(written["revision"]))
+        return Settled(results, tables.touched, tables.now if known is None else written["now"])
+
+    async def _look(self, connection: Connection, wanted: Wanted, now: int | None) -> Found:
         found = await connection.fetchrow(self._sql["load"], now, *wanted.parameters())
         assert found is not None  # noqa: S101  # a SELECT without FROM has one row
-        tables = Loaded(wanted, dict(found), self._horizon)
-        results = [apply(tables, transition) for transition in transitions]
-        changes = tables.difference()
-        if changes is not None:
-            link.deciding = True
-            if not await connection.fetchval(self._sql["write"], *changes):
-                return None
-        return Settled(results, tables.touched, tables.now)
+        return Found(
+            found["now"],
+            [SeenRun(RunRow(*row[:RUN]), *row[RUN : RUN + 3]) for row in found["runs"]],
+            [SeenActivity(ActivityRow(*row), lost, revision) for *row, lost, revision in found["activities"]],
+            [WorkerRow(*row) for row in found["workers"]],
+            **{name: found[name] for name in ("tasks", "keys", "timers")},
+        )
 
 
 async def wait_for_standby(link: Link) -> None:

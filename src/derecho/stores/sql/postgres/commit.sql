@@ -72,11 +72,14 @@ SELECT worker FROM derecho.workers WHERE worker = ANY (:workers::text[]) ORDER B
 -- name: lock_runs(run_ids)
 SELECT run_id FROM derecho.live WHERE run_id = ANY (:run_ids::text[]) ORDER BY run_id FOR NO KEY UPDATE;
 
--- name: write(alive, run_ids, run_revisions, activity_runs, activities, activity_revisions, timer_runs, timers,
+-- name: write(now, unused, alive, run_ids, run_revisions, activity_runs, activities, activity_revisions, timer_runs, timers,
 --     marked_runs, new_runs, live_runs, opened, closed, ended_chains, history, messages, read, keys, finished,
 --     scheduled, dropped, started, workers, gone, forgotten)
 -- Everything or nothing: the first part locks what was read, always in the same order, and compares; no other part
--- does anything unless `guard` holds. The `xmin` of a row is another one after every change of it.
+-- does anything unless `guard` holds. The `xmin` of a row is another one after every change of it. That of an open run's
+-- row in `live` stands for its row in `runs` as well, because nothing changes the one there without the one here.
+-- A batch that was decided without a look says by which instant (`now`, else NULL), which the clock must have reached,
+-- and of which workflow ids there must be no run. `revision` is the `xmin` of all that was written; NULL: nothing was.
 WITH workers_locked AS MATERIALIZED (
     SELECT worker FROM derecho.workers WHERE worker = ANY (:alive::text[]) ORDER BY worker FOR KEY SHARE
 ), runs_locked AS MATERIALIZED (
@@ -107,7 +110,12 @@ WITH workers_locked AS MATERIALIZED (
                 AS seen (run_id, activity, revision)
                 ON seen.run_id = found.run_id AND seen.activity = found.activity AND seen.revision = found.revision
             ) = cardinality(:activities::bigint[])
-        AND (SELECT count(*) FROM timers_locked) = cardinality(:timers::bigint[]) AS holds
+        AND (SELECT count(*) FROM timers_locked) = cardinality(:timers::bigint[])
+        AND coalesce(:now::bigint <= derecho.instant(), true)
+        AND NOT EXISTS (
+            SELECT FROM unnest(:unused::text[]) AS wanted (workflow_id)
+            CROSS JOIN LATERAL (SELECT FROM derecho.runs WHERE runs.workflow_id = wanted.workflow_id LIMIT 1) AS run
+        ) AS holds
 ), marked AS (
     UPDATE derecho.runs AS run
     SET status = new.status, closed_at = new.closed_at, tasks = new.tasks, events = new.events, digest = new.digest,
@@ -193,4 +201,4 @@ WITH workers_locked AS MATERIALIZED (
 ), forgotten AS (
     DELETE FROM derecho.runs WHERE run_id = ANY (:forgotten::text[]) AND (SELECT holds FROM guard)
 )
-SELECT holds FROM guard;
+SELECT CASE WHEN holds THEN pg_current_xact_id()::xid END AS revision, derecho.instant() AS now FROM guard;
