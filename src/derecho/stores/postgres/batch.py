@@ -212,12 +212,7 @@ class Loaded(Tables):
         dropped = [place for place in self.timers_before if place not in timers]
         ended = [chain for chain, keys in self.chains_before.items() if self.keys.get(chain) is not keys]
         changes: tuple[list[Any], ...] = (
-            marked,
-            created,
             live,
-            opened,
-            closed,
-            ended,
             [
                 (run_id, *astuple(row))
                 for (run_id, task), row in _flat(self.history).items()
@@ -225,16 +220,21 @@ class Loaded(Tables):
             ],
             [(run_id, number, data) for (run_id, number), data in _flat(self.inbox).items()],
             [(run_id, read) for run_id, _, _, _, _, _, read, *_ in live if read > self.runs_before[run_id].inbox_read],
+            finished,
+            [(*astuple(activities[place]), place in self.lost) for place in scheduled],
+            marked,
+            created,
+            opened,
+            closed,
+            ended,
             [
                 (chain, key)
                 for chain, keys in self.keys.items()
                 for key in keys
                 if chain in ended or (chain, key) not in self.keys_before
             ],
-            finished,
-            [(*astuple(activities[place]), place in self.lost) for place in scheduled],
-            dropped,
             [astuple(row) for place, row in timers.items() if self.timers_before.get(place) is not row],
+            dropped,
             [astuple(row) for name, row in self.workers.items() if self.workers_before.get(name) is not row],
             [name for name in self.workers_before if name not in self.workers],
             [run_id for run_id in self.runs_before if run_id not in self.runs],

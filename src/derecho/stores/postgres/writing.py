@@ -8,6 +8,7 @@ transaction) the rows are locked first.
 
 import asyncio
 import random
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -51,6 +52,7 @@ class Writing:
 
     def __init__(self, address: Address, horizon: dict[str, int]) -> None:
         self._sql = address.statements("commit")
+        self._forms = _forms(self._sql["write"])
         self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
         self._horizon = horizon
         self._epochs: dict[str, int] = {}  # in which each worker of this process has registered
@@ -147,7 +149,8 @@ class Writing:
             return None if known is not None else Settled(results, tables.touched, tables.now)
         link.deciding = True
         latest = tables.now if known is not None and now is None else None
-        written = await connection.fetchrow(self._sql["write"], latest, *changes)
+        count, write = next(form for form in self._forms if not any(changes[form[0] - 1 :]))
+        written = await connection.fetchrow(write, latest, *changes[: count - 1])
         if written is None or written["revision"] is None:
             return None
         if not connection.is_in_transaction():
@@ -164,6 +167,13 @@ class Writing:
             [WorkerRow(*row) for row in found["workers"]],
             **{name: found[name] for name in ("tasks", "keys", "timers")},
         )
+
+
+def _forms(write: str) -> list[tuple[int, str]]:
+    """The number of parameters of each form of a statement, and its text; the shortest comes first."""
+    end = write[write.rindex("\nSELECT ") :]
+    texts = [write[: write.index(f", {part} AS (")] + end for part in ("marked", "dropped")] + [write]
+    return [(len(set(re.findall(r"\$\d+", text))), text) for text in texts]
 
 
 async def wait_for_standby(link: Link) -> None:

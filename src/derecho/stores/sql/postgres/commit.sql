@@ -72,14 +72,16 @@ SELECT worker FROM derecho.workers WHERE worker = ANY (:workers::text[]) ORDER B
 -- name: lock_runs(run_ids)
 SELECT run_id FROM derecho.live WHERE run_id = ANY (:run_ids::text[]) ORDER BY run_id FOR NO KEY UPDATE;
 
--- name: write(now, unused, alive, run_ids, run_revisions, activity_runs, activities, activity_revisions, timer_runs, timers,
---     marked_runs, new_runs, live_runs, opened, closed, ended_chains, history, messages, read, keys, finished,
---     scheduled, dropped, started, workers, gone, forgotten)
+-- name: write(now, unused, alive, run_ids, run_revisions, activity_runs, activities, activity_revisions, timer_runs,
+--     timers, live_runs, history, messages, read, finished, scheduled, marked_runs, new_runs, opened, closed,
+--     ended_chains, keys, started, dropped, workers, gone, forgotten)
 -- Everything or nothing: the first part locks what was read, always in the same order, and compares; no other part
 -- does anything unless `guard` holds. The `xmin` of a row is another one after every change of it. That of an open run's
 -- row in `live` stands for its row in `runs` as well, because nothing changes the one there without the one here.
 -- A batch that was decided without a look says by which instant (`now`, else NULL), which the clock must have reached,
 -- and of which workflow ids there must be no run. `revision` is the `xmin` of all that was written; NULL: nothing was.
+-- Parts that do nothing cost the server time, too. So there are shorter forms, which end before `marked` (a run goes on)
+-- and before `dropped` (one begins or ends), for batches that have nothing for the parameters behind.
 WITH workers_locked AS MATERIALIZED (
     SELECT worker FROM derecho.workers WHERE worker = ANY (:alive::text[]) ORDER BY worker FOR KEY SHARE
 ), runs_locked AS MATERIALIZED (
@@ -116,6 +118,39 @@ WITH workers_locked AS MATERIALIZED (
             SELECT FROM unnest(:unused::text[]) AS wanted (workflow_id)
             CROSS JOIN LATERAL (SELECT FROM derecho.runs WHERE runs.workflow_id = wanted.workflow_id LIMIT 1) AS run
         ) AS holds
+), woken AS (
+    UPDATE derecho.live AS run
+    SET tasks = new.tasks, events = new.events, digest = new.digest, inbox_last = new.inbox_last,
+        inbox_read = new.inbox_read, ready_at = new.ready_at, claim = new.claim, worker = new.worker,
+        crashes = new.crashes, blocked_reason = new.blocked_reason, blocked_count = new.blocked_count,
+        terminate = new.terminate, home = new.home
+    FROM unnest(:live_runs::derecho.live_run_1[]) AS new
+    WHERE run.run_id = new.run_id AND run.run_id = ANY (:run_ids::text[]) AND (SELECT holds FROM guard)
+), recorded AS (
+    INSERT INTO derecho.history (run_id, task, first_event, at, data, digest)
+    SELECT new.* FROM unnest(:history::derecho.history_row_1[]) AS new WHERE (SELECT holds FROM guard)
+), consumed AS (
+    DELETE FROM derecho.inbox AS message USING unnest(:read::derecho.place_1[]) AS upto
+    WHERE message.run_id = upto.run_id AND message.run_id = ANY (:run_ids::text[])
+      AND message.number <= upto.number AND (SELECT holds FROM guard)
+), delivered AS (
+    INSERT INTO derecho.inbox (run_id, number, data)
+    SELECT new.* FROM unnest(:messages::derecho.message_1[]) AS new WHERE (SELECT holds FROM guard)
+), finished AS (
+    DELETE FROM derecho.activities AS activity USING unnest(:finished::derecho.place_1[]) AS old
+    WHERE activity.run_id = old.run_id AND activity.activity = old.number AND (SELECT holds FROM guard)
+), scheduled AS (
+    INSERT INTO derecho.activities AS activity (run_id, activity, workflow_id, workflow_type, name, queue, data,
+        scheduled_at, due_at, attempt, timeout_at, close_at, claim, worker, started_at, heartbeat, last_failure,
+        cancel_requested, lost)
+    SELECT new.* FROM unnest(:scheduled::derecho.activity_1[]) AS new WHERE (SELECT holds FROM guard)
+    ON CONFLICT (run_id, activity) DO UPDATE SET
+        workflow_id = excluded.workflow_id, workflow_type = excluded.workflow_type, name = excluded.name,
+        queue = excluded.queue, data = excluded.data, scheduled_at = excluded.scheduled_at, due_at = excluded.due_at,
+        attempt = excluded.attempt, timeout_at = excluded.timeout_at, close_at = excluded.close_at,
+        claim = excluded.claim, worker = excluded.worker, started_at = excluded.started_at,
+        heartbeat = excluded.heartbeat, last_failure = excluded.last_failure,
+        cancel_requested = excluded.cancel_requested, lost = excluded.lost
 ), marked AS (
     UPDATE derecho.runs AS run
     SET status = new.status, closed_at = new.closed_at, tasks = new.tasks, events = new.events, digest = new.digest,
@@ -128,14 +163,6 @@ WITH workers_locked AS MATERIALIZED (
         closed_at, tasks, events, digest, inbox_last, parent_run_id, parent_child, close_policy, outcome)
     SELECT new.* FROM unnest(:new_runs::derecho.run_1[]) AS new
     WHERE (SELECT holds FROM guard) AND (SELECT count(*) FROM marked) >= 0
-), woken AS (
-    UPDATE derecho.live AS run
-    SET tasks = new.tasks, events = new.events, digest = new.digest, inbox_last = new.inbox_last,
-        inbox_read = new.inbox_read, ready_at = new.ready_at, claim = new.claim, worker = new.worker,
-        crashes = new.crashes, blocked_reason = new.blocked_reason, blocked_count = new.blocked_count,
-        terminate = new.terminate, home = new.home
-    FROM unnest(:live_runs::derecho.live_run_1[]) AS new
-    WHERE run.run_id = new.run_id AND run.run_id = ANY (:run_ids::text[]) AND (SELECT holds FROM guard)
 ), opened AS (
     INSERT INTO derecho.live (run_id, workflow_type, tasks, events, digest, inbox_last, inbox_read, ready_at, claim,
         worker, crashes, blocked_reason, blocked_count, terminate, home)
@@ -153,42 +180,17 @@ WITH workers_locked AS MATERIALIZED (
 ), ended AS (
     DELETE FROM derecho.message_keys WHERE chain_id = ANY (:ended_chains::text[]) AND (SELECT holds FROM guard)
       AND (chain_id, key) NOT IN (SELECT chain_id, key FROM unnest(:keys::derecho.key_1[]))
-), recorded AS (
-    INSERT INTO derecho.history (run_id, task, first_event, at, data, digest)
-    SELECT new.* FROM unnest(:history::derecho.history_row_1[]) AS new WHERE (SELECT holds FROM guard)
-), consumed AS (
-    DELETE FROM derecho.inbox AS message USING unnest(:read::derecho.place_1[]) AS upto
-    WHERE message.run_id = upto.run_id AND message.run_id = ANY (:run_ids::text[])
-      AND message.number <= upto.number AND (SELECT holds FROM guard)
-), delivered AS (
-    INSERT INTO derecho.inbox (run_id, number, data)
-    SELECT new.* FROM unnest(:messages::derecho.message_1[]) AS new WHERE (SELECT holds FROM guard)
 ), remembered AS (
     INSERT INTO derecho.message_keys (chain_id, key)
     SELECT new.* FROM unnest(:keys::derecho.key_1[]) AS new WHERE (SELECT holds FROM guard)
     ON CONFLICT DO NOTHING
-), finished AS (
-    DELETE FROM derecho.activities AS activity USING unnest(:finished::derecho.place_1[]) AS old
-    WHERE activity.run_id = old.run_id AND activity.activity = old.number AND (SELECT holds FROM guard)
-), scheduled AS (
-    INSERT INTO derecho.activities AS activity (run_id, activity, workflow_id, workflow_type, name, queue, data,
-        scheduled_at, due_at, attempt, timeout_at, close_at, claim, worker, started_at, heartbeat, last_failure,
-        cancel_requested, lost)
-    SELECT new.* FROM unnest(:scheduled::derecho.activity_1[]) AS new WHERE (SELECT holds FROM guard)
-    ON CONFLICT (run_id, activity) DO UPDATE SET
-        workflow_id = excluded.workflow_id, workflow_type = excluded.workflow_type, name = excluded.name,
-        queue = excluded.queue, data = excluded.data, scheduled_at = excluded.scheduled_at, due_at = excluded.due_at,
-        attempt = excluded.attempt, timeout_at = excluded.timeout_at, close_at = excluded.close_at,
-        claim = excluded.claim, worker = excluded.worker, started_at = excluded.started_at,
-        heartbeat = excluded.heartbeat, last_failure = excluded.last_failure,
-        cancel_requested = excluded.cancel_requested, lost = excluded.lost
-), dropped AS (
-    DELETE FROM derecho.timers AS timer USING unnest(:dropped::derecho.place_1[]) AS old
-    WHERE timer.run_id = old.run_id AND timer.timer = old.number AND (SELECT holds FROM guard)
 ), started AS (
     INSERT INTO derecho.timers AS timer (run_id, timer, fire_at)
     SELECT new.* FROM unnest(:started::derecho.timer_1[]) AS new WHERE (SELECT holds FROM guard)
     ON CONFLICT (run_id, timer) DO UPDATE SET fire_at = excluded.fire_at
+), dropped AS (
+    DELETE FROM derecho.timers AS timer USING unnest(:dropped::derecho.place_1[]) AS old
+    WHERE timer.run_id = old.run_id AND timer.timer = old.number AND (SELECT holds FROM guard)
 ), registered AS (
     INSERT INTO derecho.workers AS worker (worker, name, lease_until, serves)
     SELECT new.* FROM unnest(:workers::derecho.worker_1[]) AS new WHERE (SELECT holds FROM guard)
