@@ -8,82 +8,55 @@ forget what it acknowledged gives its xids out again when it has crashed, and a 
 """
 
 import threading
-from collections.abc import Collection, Iterable
+from typing import Any
 
-from derecho.journal.model import WorkerRow
+from derecho.journal.model import RunRow
 from derecho.stores.memory.tables import Place
-from derecho.stores.postgres.batch import Found, SeenActivity, SeenRun, Wanted
+from derecho.stores.postgres.batch import Row, Wanted
 from derecho.stores.postgres.connections import Link
 
 _MOST = 10_000
-"""Runs, and activities, of which something is remembered; the oldest goes first."""
+"""Rows; the oldest goes first."""
 
-_LONG = 10_000
-"""Characters of an activity's data with which it is too much to remember."""
+_TASKS = RunRow.__struct_fields__.index("tasks")
 
 
 class Remembered:
-    """What is warm here: the rows of runs and activities that `workers`, those of this process, hold. For any thread.
+    """Rows of open runs and activities, as `load` returns them. For any thread.
 
-    Others' would be out of date before they are needed, and each wrong guess costs a statement.
+    They are rows of what this process has warm. Others would be out of date before they are needed, at a price.
     """
 
-    def __init__(self, workers: Collection[str]) -> None:
-        self._workers = workers
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._epoch = 0
-        self._runs: dict[str, tuple[int, SeenRun]] = {}  # with the moment before which it was not seen
-        self._activities: dict[Place, tuple[int, SeenActivity]] = {}
-        self._open: dict[str, str] = {}  # workflow id -> run id, of `_runs`
+        self._rows: dict[str | Place, tuple[int, int, Row]] = {}  # with epoch, and the moment behind which it was seen
 
-    def take(self, link: Link, wanted: Wanted, now: int) -> Found | None:
-        """The rows that a batch is about, unless one of them is not known.
+    def take(self, link: Link, wanted: Wanted, now: int) -> dict[str, Any] | None:
+        """What `load` would have returned, if all that is wanted is known; runs to be created need not be.
 
-        Whatever becomes of the batch, they are forgotten until it has been written.
+        Whatever becomes of the batch, it is forgotten here: only what was written is known again.
         """
         with self._lock:
-            if link.epoch != self._epoch:
-                self._epoch = link.epoch
-                for table in (self._runs, self._activities, self._open):
-                    table.clear()
-            run_ids = wanted.runs | {self._open[name] for name in wanted.workflows if name in self._open}
-            runs = [self._forget(run_id) for run_id in run_ids if run_id in self._runs]
-            activities = [self._activities.pop(place) for place in wanted.activities if place in self._activities]
-        if wanted.unusual or len(activities) < len(wanted.activities):
-            return None
-        if any(moment < link.born for moment, _ in (*runs, *activities)):
-            return None
-        known = {seen.run.run_id: seen for _, seen in runs}
-        unused = wanted.workflows - {seen.run.workflow_id for seen in known.values()}
-        if not (
-            unused <= wanted.chains_of.keys()
-            and all(run_id in known or run_id in wanted.chains for run_id in wanted.runs)
-            # What is in the history already may be a repetition, and is to be compared.
-            and all(task > known[run_id].run.tasks for run_id, task in wanted.tasks if run_id in known)
+            known = {key: self._rows.pop(key) for key in (*wanted.runs, *wanted.activities) if key in self._rows}
+        runs = {key: row for key, (_, _, row) in known.items() if isinstance(key, str)}
+        unused = wanted.workflows - {row[1] for row in runs.values()}
+        if (
+            wanted.unusual
+            or any(epoch != link.epoch or moment < link.born for epoch, moment, _ in known.values())
+            or not wanted.activities <= known.keys()
+            or not wanted.runs <= runs.keys() | wanted.chains.keys()
+            or not unused <= wanted.chains_of.keys()
+            or any(run_id in runs and task <= runs[run_id][_TASKS] for run_id, task in wanted.tasks)  # repeated?
         ):
             return None
-        workers = [WorkerRow(worker, "", 0, []) for worker in wanted.workers]  # `write` knows whether they are alive
-        return Found(now, known.values(), [seen for _, seen in activities], workers, unused)
+        workers: list[Row] = [(worker, "", 0, []) for worker in wanted.workers]  # do they live? `write` finds out
+        found = {"now": now, "unused": unused, "runs": runs.values(), "workers": workers, "tasks": (), "keys": ()}
+        return found | {"activities": [known[place][2] for place in wanted.activities], "timers": ()}
 
-    def _forget(self, run_id: str) -> tuple[int, SeenRun]:
-        known = self._runs.pop(run_id)
-        self._open.pop(known[1].run.workflow_id, None)
-        return known
-
-    def keep(self, link: Link, runs: Iterable[SeenRun], activities: Iterable[SeenActivity]) -> None:
+    def keep(self, link: Link, rows: dict[str | Place, Row]) -> None:
         """Remember committed rows, which were seen since `link` was taken."""
         with self._lock:
-            if link.epoch != self._epoch:
-                return
-            for seen in runs:
-                if seen.home in self._workers:
-                    self._runs[seen.run.run_id] = link.taken, seen
-                    self._open[seen.run.workflow_id] = seen.run.run_id
-            for activity in activities:
-                row = activity.row
-                if row.worker in self._workers and len(row.data) + len(row.heartbeat or "") < _LONG:
-                    self._activities[row.run_id, row.activity] = link.taken, activity
-            while len(self._runs) > _MOST:
-                self._forget(next(iter(self._runs)))
-            while len(self._activities) > _MOST:
-                del self._activities[next(iter(self._activities))]
+            for key, row in rows.items():
+                self._rows[key] = link.epoch, link.taken, row
+            while len(self._rows) > _MOST:
+                del self._rows[next(iter(self._rows))]

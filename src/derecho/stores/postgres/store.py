@@ -17,7 +17,7 @@ from derecho.journal.store import DueTimers, Overdue, Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.postgres import address as addresses
-from derecho.stores.postgres.batch import ACTIVITY, RUN, SeenRun
+from derecho.stores.postgres.batch import ACTIVITY, RUN
 from derecho.stores.postgres.connections import Connections, Link
 from derecho.stores.postgres.hosts import Troubles
 from derecho.stores.postgres.migrate import prepare
@@ -196,7 +196,7 @@ class PostgresStore:
                     await execute(self._work["claim_runs"], run_ids, list(claims[: len(run_ids)]), worker)
                 link.deciding = bool(run_ids)
                 rows = await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
-            self._writing.remembered.keep(link, [SeenRun(_run_row(row), *row[RUN : RUN + 3]) for row in rows], ())
+            self._writing.remembered.keep(link, {row["run_id"]: tuple(row)[: RUN + 3] for row in rows})
             return rows
 
         rows = await self._ask(job)

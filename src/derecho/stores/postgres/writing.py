@@ -11,16 +11,16 @@ import random
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from derecho.errors import StoreUnavailable
 from derecho.journal.changes import Conflict, Receipt, RegisterWorker, RenewWorker, Result, Transition
-from derecho.journal.model import ActivityRow, RunRow, Topic, WorkerRow
+from derecho.journal.model import Topic
 from derecho.stores.memory.changes import apply
 from derecho.stores.postgres.address import Address
-from derecho.stores.postgres.batch import RUN, Found, Loaded, SeenActivity, SeenRun, Wanted
+from derecho.stores.postgres.batch import Loaded, Wanted
 from derecho.stores.postgres.connections import Link
 from derecho.stores.postgres.hosts import Connection
 from derecho.stores.postgres.remembered import Remembered
@@ -56,7 +56,7 @@ class Writing:
         self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
         self._horizon = horizon
         self._epochs: dict[str, int] = {}  # in which each worker of this process has registered
-        self.remembered = Remembered(self._epochs)
+        self.remembered = Remembered()
 
     async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None, estimate: int) -> Settled:
         """Commit a batch on a connection, or apply it inside the transaction that is open there.
@@ -130,43 +130,33 @@ class Writing:
         return Receipt(tuple(chain.from_iterable(receipt.delivered for receipt in receipts))), touched, now or 0
 
     async def _once(
-        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None, known: Found | None = None
+        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None, known: Any = None
     ) -> Settled | None:
         """None when something has changed between the look and the write; then nothing was written.
 
         What is `known` is good for going on only: before anything is refused, it is looked at.
         """
         connection: Connection = link.connection
-        tables = Loaded(wanted, known or await self._look(connection, wanted, now), self._horizon)
+        found = known or dict(await connection.fetchrow(self._sql["load"], now, *wanted.parameters()) or {})
+        tables = Loaded(wanted, found, self._horizon)
         results = [apply(tables, transition) for transition in transitions]
-        if known is not None and not (
-            all(isinstance(result, Receipt) and not result.repeated for result in results)
-            and all(run_id in tables.runs for run_id in wanted.chains)  # a parent may be told of a refusal instead
-        ):
-            return None
         changes = tables.difference()
-        if changes is None:
-            return None if known is not None else Settled(results, tables.touched, tables.now)
-        link.deciding = True
-        latest = tables.now if known is not None and now is None else None
-        count, write = next(form for form in self._forms if not any(changes[form[0] - 1 :]))
-        written = await connection.fetchrow(write, latest, *changes[: count - 1])
-        if written is None or written["revision"] is None:
+        done = all(isinstance(result, Receipt) and not result.repeated for result in results)
+        created = wanted.chains.keys() <= tables.runs.keys()  # or a parent is told that it was not
+        if known and not (done and created and changes):
             return None
-        if not connection.is_in_transaction():
-            self.remembered.keep(link, *tables.seen(written["revision"]))
-        return Settled(results, tables.touched, tables.now if known is None else written["now"])
-
-    async def _look(self, connection: Connection, wanted: Wanted, now: int | None) -> Found:
-        found = await connection.fetchrow(self._sql["load"], now, *wanted.parameters())
-        assert found is not None  # noqa: S101  # a SELECT without FROM has one row
-        return Found(
-            found["now"],
-            [SeenRun(RunRow(*row[:RUN]), *row[RUN : RUN + 3]) for row in found["runs"]],
-            [SeenActivity(ActivityRow(*row), lost, revision) for *row, lost, revision in found["activities"]],
-            [WorkerRow(*row) for row in found["workers"]],
-            **{name: found[name] for name in ("tasks", "keys", "timers")},
-        )
+        at = tables.now
+        if changes is not None:
+            link.deciding = True
+            count, write = next(form for form in self._forms if not any(changes[form[0] - 1 :]))
+            reached = at if known and now is None else None
+            revision, later = await connection.fetchrow(write, reached, *changes[: count - 1]) or (None, 0)
+            if revision is None:
+                return None
+            if not connection.is_in_transaction():
+                self.remembered.keep(link, tables.written(revision, self._epochs))
+            at = later if known else at
+        return Settled(results, tables.touched, at)
 
 
 def _forms(write: str) -> list[tuple[int, str]]:
