@@ -1,11 +1,13 @@
 """A batch about rows that are remembered is one statement; what somebody else did meanwhile is never overlooked."""
 
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import astuple
 
 from derecho import PostgresStore
 from derecho.errors import StoreUnavailable
@@ -13,6 +15,7 @@ from derecho.journal import changes as ch
 from derecho.journal.changes import Conflict, Receipt
 from derecho.journal.model import Head, WorkerRow
 from derecho.stores.postgres import remembered
+from derecho.stores.postgres.batch import Wanted
 from derecho.stores.postgres.connections import Link
 from derecho.stores.postgres.remembered import Remembered
 from derecho.testing.clock import VirtualClock
@@ -126,6 +129,7 @@ async def test_an_activity_of_a_warm_run_is_one_statement_each_time(here: Watche
 
 
 async def test_a_run_that_continues_as_new_is_one_statement(here: Watched) -> None:
+    await here.closed(3, workflow_id="order-1")
     turn = await warm(here)
     close = after(turn, status="continued_as_new", continues=True, inbox_seen=2)
     following = run_row(2, workflow_id="order-1", chain_id="chain-1")
@@ -211,7 +215,8 @@ async def test_no_parent_is_told_that_its_child_was_refused_when_it_had_been_cre
     await warm(here, 2)
     await warm(here, 1)  # takes the same workflow id
     before = await here.inbox("run-2")
-    assert (await here.do(create)).repeated
+    _, result = await here.store.commit([(ch.Deliver(message(), run_id="run-1"),), (create,)])
+    assert result == Receipt(repeated=True)
     assert await here.inbox("run-2") == before
 
 
@@ -230,6 +235,20 @@ async def test_an_activity_that_was_taken_over_is_not_finished(here: Watched, th
     await here.do(ch.ScheduleActivity(activity_row(claim="attempt", worker=WORKER, started_at=here.now)))
     await there.do(ch.RetryActivity("run-1", 5, "attempt", 2, here.now, None, None))
     assert (await here.refused(ch.FinishActivity("run-1", 5, "attempt"))).reason == "not_found"
+
+
+async def test_a_key_enters_a_warm_run_once(here: Watched) -> None:
+    await warm(here)
+    for number in (3, 0):
+        receipt = await here.do(ch.Deliver(message("text", "key"), run_id="run-1"))
+        assert receipt == Receipt((("run-1", number, False),))
+
+
+async def test_a_warm_run_drops_its_timer(here: Watched) -> None:
+    turn = await warm(here)
+    await here.timer(7)
+    await here.do(after(turn), ch.DropTimer("run-1", 7))
+    assert (await here.store.pending("run-1")).timers == []
 
 
 # --- workflow ids -----------------------------------------------------------------------------------------------------
@@ -309,7 +328,9 @@ async def test_a_new_connection_knows_nothing_of_what_was_seen_before_it(here: W
     """Its server may have crashed, forgotten the newest rows, and given their xids to others."""
     turn = await warm(here)
     store: Any = here.store
-    store._connections._idle[-1].connection.terminate()
+    link = await store._connections.take()
+    link.connection.terminate()
+    await store._connections.give(link)
     await here.do(after(turn))
     assert here.statements() == ["load", "write"]
 
@@ -335,6 +356,15 @@ async def test_no_run_is_ready_at_an_instant_that_the_database_has_not_reached(
 
 
 # --- the memory -------------------------------------------------------------------------------------------------------
+
+
+def test_another_history_is_another_memory() -> None:
+    memory, wanted = Remembered(), Wanted([(ch.Deliver(message(), run_id="run-1"),)])
+    before, now = (Link(None, epoch) for epoch in (0, 1))  # type: ignore[arg-type]  # it asks for no connection
+    now.taken = time.monotonic_ns()
+    for link in (before, now):
+        memory.keep(now, {"run-1": (*astuple(run_row()), 1, WORKER, 5)})
+        assert (memory.take(link, wanted, 0) is None) == (link is before)
 
 
 def test_many_threads_remember_at_most_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
