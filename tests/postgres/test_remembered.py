@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from derecho import PostgresStore
 from derecho.errors import StoreUnavailable
@@ -198,8 +198,8 @@ async def test_nobody_is_told_of_a_refusal_by_a_guess(here: Watched, there: Worl
     turn = await warm(here, 1)
     await here.do(ch.Deliver(message(), run_id="run-1"))
     await there.do(after(turn, consume_to=3))
-    told = {"delivered": message("delivered"), "undelivered": message("undelivered")}
-    await here.do(ch.Deliver(message(), run_id="run-1", limit=1, reply_to="run-2", **told))
+    deliver = ch.Deliver(message(), run_id="run-1", limit=1, reply_to="run-2", undelivered=message("undelivered"))
+    await here.do(replace(deliver, delivered=message("delivered")))
     assert "undelivered" not in str(await here.inbox("run-2"))
     assert (await here.run()).inbox_last == 4
 

@@ -22,7 +22,6 @@ from derecho.stores.memory.changes import apply
 from derecho.stores.postgres.address import Address
 from derecho.stores.postgres.batch import Loaded, Wanted
 from derecho.stores.postgres.connections import Link
-from derecho.stores.postgres.hosts import Connection
 from derecho.stores.postgres.remembered import Remembered
 from derecho.stores.transitions import unfit
 
@@ -136,26 +135,25 @@ class Writing:
 
         What is `known` is good for going on only: before anything is refused, it is looked at.
         """
-        connection: Connection = link.connection
+        connection, guess = link.connection, known is not None
         found = known or dict(await connection.fetchrow(self._sql["load"], now, *wanted.parameters()) or {})
         tables = Loaded(wanted, found, self._horizon)
         results = [apply(tables, transition) for transition in transitions]
-        changes = tables.difference()
+        changes, at = tables.difference(), tables.now
         done = all(isinstance(result, Receipt) and not result.repeated for result in results)
-        created = wanted.chains.keys() <= tables.runs.keys()  # or a parent is told that it was not
-        if known and not (done and created and changes):
+        # A run that is not created is refused, too, if only its parent is told so.
+        if guess and not (done and changes and wanted.chains.keys() <= tables.runs.keys()):
             return None
-        at = tables.now
         if changes is not None:
             link.deciding = True
             count, write = next(form for form in self._forms if not any(changes[form[0] - 1 :]))
-            reached = at if known and now is None else None
-            revision, later = await connection.fetchrow(write, reached, *changes[: count - 1]) or (None, 0)
+            reached = at if guess and now is None else None
+            revision, later = await connection.fetchrow(write, reached, *changes[: count - 1]) or (None, at)
             if revision is None:
                 return None
             if not connection.is_in_transaction():
                 self.remembered.keep(link, tables.written(revision, self._epochs))
-            at = later if known else at
+            at = later if guess else at
         return Settled(results, tables.touched, at)
 
 
