@@ -4,7 +4,8 @@ The rows that a batch is about are loaded into the memory store's tables, the me
 differs afterwards is written. So there is one meaning of each change, and the stores cannot disagree.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 from msgspec.structs import astuple
@@ -17,7 +18,21 @@ from derecho.stores.memory.tables import Place, Tables
 V = TypeVar("V")
 Row: TypeAlias = tuple[Any, ...]
 
+_LONG = 10_000
+"""Characters with which an activity is too much to remember."""
+
 RUN, ACTIVITY = len(RunRow.__struct_fields__), len(ActivityRow.__struct_fields__)
+
+
+_RUN: Callable[[RunRow], Row] = attrgetter(
+    *("run_id", "workflow_id", "workflow_type", "queue", "status", "version", "chain_id", "started_at", "closed_at"),
+    *("tasks", "events", "digest", "inbox_last", "parent_run_id", "parent_child", "close_policy", "outcome"),
+)
+_LIVE: Callable[[RunRow], Row] = attrgetter(
+    *("run_id", "kind", "tasks", "events", "digest", "inbox_last", "inbox_read", "ready_at", "claim", "worker"),
+    *("crashes", "blocked_reason", "blocked_count", "terminate"),
+)
+"""What `runs` has of a run behind its number, and what `live` has before its home."""
 
 
 class Wanted:
@@ -43,6 +58,8 @@ class Wanted:
                 kinds.add(type(change))
                 self._add(change)
         self.tangled = ch.ForgetRun in kinds and len(kinds) > 1  # what a run was and what takes its place would mix
+        others = self.followed or self.leaving or self.timers or self.run_keys or self.workflow_keys
+        self.unusual = bool(others) or ch.RenewWorker in kinds  # it is about rows that are not remembered
 
     def _add(self, change: ch.Change) -> None:
         match change:
@@ -124,8 +141,9 @@ class Loaded(Tables):
     def __init__(self, wanted: Wanted, found: Mapping[str, Any], horizon: dict[str, int]) -> None:
         super().__init__(horizon)
         self.now = found["now"]
+        self.unused: set[str] | None = found.get("unused")  # None: all was looked up
         self.numbers: dict[str, int] = {}  # workflow id -> number of its newest run
-        self.homes = wanted.born
+        self.homes = dict(wanted.born)
         self.revisions: dict[str | Place, int] = {}  # of open runs and of activities
         for row in found["runs"]:
             self._add_run(RunRow(*row[:RUN]), *row[RUN : RUN + 3])
@@ -180,12 +198,7 @@ class Loaded(Tables):
         dropped = [place for place in self.timers_before if place not in timers]
         ended = [chain for chain, keys in self.chains_before.items() if self.keys.get(chain) is not keys]
         changes: tuple[list[Any], ...] = (
-            marked,
-            created,
             live,
-            opened,
-            closed,
-            ended,
             [
                 (run_id, *astuple(row))
                 for (run_id, task), row in _flat(self.history).items()
@@ -193,16 +206,17 @@ class Loaded(Tables):
             ],
             [(run_id, number, data) for (run_id, number), data in _flat(self.inbox).items()],
             [(run_id, read) for run_id, _, _, _, _, _, read, *_ in live if read > self.runs_before[run_id].inbox_read],
+            finished,
+            [(*astuple(activities[place]), place in self.lost) for place in scheduled],
+            *(marked, created, opened, closed, ended),
             [
                 (chain, key)
                 for chain, keys in self.keys.items()
                 for key in keys
                 if chain in ended or (chain, key) not in self.keys_before
             ],
-            finished,
-            [(*astuple(activities[place]), place in self.lost) for place in scheduled],
-            dropped,
             [astuple(row) for place, row in timers.items() if self.timers_before.get(place) is not row],
+            dropped,
             [astuple(row) for name, row in self.workers.items() if self.workers_before.get(name) is not row],
             [name for name in self.workers_before if name not in self.workers],
             [run_id for run_id in self.runs_before if run_id not in self.runs],
@@ -211,13 +225,30 @@ class Loaded(Tables):
             return None
         runs = [row[0] for row in live] + closed
         judged = [place for place in (*scheduled, *finished) if place in self.revisions]
+        if self.unused is not None:  # nothing was looked at just now, so what is not changed is to be judged as well
+            runs = [key for key in self.revisions if isinstance(key, str)]
+            judged = [key for key in self.revisions if not isinstance(key, str)]
         return (
+            list(self.unused or ()),
             list(self.workers_before),
             *(runs, [self.revisions[run_id] for run_id in runs]),
             *(*_columns(judged), [self.revisions[place] for place in judged]),
             *_columns(dropped),
             *changes,
         )
+
+    def written(self, revision: int, workers: Container[str | None]) -> dict[str | Place, Row]:
+        """What `difference` has changed of what is warm at these workers, as `load` would return it now."""
+        known: dict[str | Place, Row] = {}
+        for run_id, run in self.runs.items():
+            if run.is_open and run is not self.runs_before.get(run_id) and self.homes[run_id] in workers:
+                number = self.numbers[run.workflow_id]  # that of the newest, which an open run is
+                known[run_id] = (*astuple(run), number, self.homes[run_id], revision)
+        for place, row in _flat(self.activities).items():
+            small = len(row.data) + len(row.heartbeat or "") + len(row.last_failure or "") < _LONG
+            if row is not self.activities_before.get(place) and row.worker in workers and small:
+                known[place] = (*astuple(row), place in self.lost, revision)
+        return known
 
     def _runs(self) -> tuple[list[Row], list[Row], list[Row], list[Row], list[str]]:
         """Rows of runs that were marked and created, of open runs that changed and began, and ids of closed ones."""
@@ -232,11 +263,12 @@ class Loaded(Tables):
                 continue
             if old is None:
                 self.numbers[run.workflow_id] = number = self.numbers.get(run.workflow_id, 0) + 1
-                created.append(_run_row(run, number))
+                created.append((number, *_RUN(run)))
             elif run.status != old.status:
-                marked.append(_run_row(run, 0))
+                marked.append((0, *_RUN(run)))
             if run.is_open:
-                (opened if old is None else live).append(_live_row(run, self._home(run, old)))
+                self.homes[run_id] = home = self._home(run, old)
+                (opened if old is None else live).append((*_LIVE(run), home))
             elif old is not None:
                 closed.append(run_id)
         created.sort(key=lambda row: str(row[2]))  # so that two batches wait for each other in one direction only
@@ -248,22 +280,6 @@ class Loaded(Tables):
             return run.worker
         given_back = old is not None and old.claim is not None and old.tasks == run.tasks and run.ready_at is not None
         return None if given_back else self.homes.get(run.run_id)
-
-
-def _run_row(run: RunRow, number: int) -> Row:
-    return (
-        *(number, run.run_id, run.workflow_id, run.workflow_type, run.queue, run.status, run.version, run.chain_id),
-        *(run.started_at, run.closed_at, run.tasks, run.events, run.digest, run.inbox_last),
-        *(run.parent_run_id, run.parent_child, run.close_policy, run.outcome),
-    )
-
-
-def _live_row(run: RunRow, home: str | None) -> Row:
-    return (
-        *(run.run_id, run.kind, run.tasks, run.events, run.digest, run.inbox_last, run.inbox_read),
-        *(run.ready_at, run.claim, run.worker, run.crashes, run.blocked_reason, run.blocked_count),
-        *(run.terminate, home),
-    )
 
 
 def _flat(table: Mapping[str, Mapping[int, V]]) -> dict[Place, V]:

@@ -5,6 +5,7 @@ connection, without a cancel request: cancelling a COMMIT that waits for a stand
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -34,12 +35,13 @@ def hear(done: asyncio.Future[Any]) -> None:
 class Link:
     """A connection at work. `deciding`: from here on, a lost connection leaves the outcome unknown.
 
-    `epoch`: of its server's history, see `hosts`.
+    `epoch`: of its server's history, see `hosts`. `born` and `taken`: when it was made, and last handed out.
     """
 
     def __init__(self, connection: Connection, epoch: int = 0) -> None:
         self.connection = connection
         self.epoch = epoch
+        self.born = self.taken = time.monotonic_ns()
         self.deciding = False
         self.unreplicated = False
 
@@ -119,7 +121,7 @@ class Connections:
                 if link.epoch != self.hosts.epoch:
                     self._discard(link)
                 if not link.connection.is_closed():
-                    link.deciding = False
+                    link.deciding, link.taken = False, time.monotonic_ns()
                     return link
             link = Link(await self.hosts.connect(), self.hosts.epoch)
             link.connection.add_log_listener(link.heard)

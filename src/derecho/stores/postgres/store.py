@@ -86,7 +86,8 @@ class PostgresStore:
     def _told(self, now: int) -> int:
         """The database has told its time: between two looks we count on from there."""
         if self._clock is None:
-            self._ahead = now - _ticks()
+            with self._lock:  # what is decided by the estimate is not decided before this
+                self._ahead, self._last = now - _ticks(), max(self._last, now)
         return now
 
     async def open(self) -> None:
@@ -139,7 +140,7 @@ class PostgresStore:
     # --- writes -------------------------------------------------------------------------------------------------------
 
     async def _settle(self, link: Link, transitions: Sequence[Transition]) -> Settled:
-        settled = await self._writing.settle(link, transitions, self._given_now())
+        settled = await self._writing.settle(link, transitions, self._given_now(), self.now())
         self._told(settled.now)
         return settled
 
@@ -194,7 +195,9 @@ class PostgresStore:
                 if run_ids:
                     await execute(self._work["claim_runs"], run_ids, list(claims[: len(run_ids)]), worker)
                 link.deciding = bool(run_ids)
-                return await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
+                rows = await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
+            self._writing.remembered.keep(link, {row["run_id"]: tuple(row)[: RUN + 3] for row in rows})
+            return rows
 
         rows = await self._ask(job)
         return [

@@ -1,15 +1,17 @@
 """Committing transitions: load, decide, write what differs if the world has not moved on meanwhile, else again.
 
 Loading and writing are one statement each, and each is a transaction of its own: no lock is held while Python thinks,
-and a pooler may stand between. Only where that is not enough (a worker leaves, others keep winning, a user's own
+and a pooler may stand between. What is remembered need not be loaded, and is as good as what was loaded long ago: the
+same comparison refuses it. Only where that is not enough (a worker leaves, others keep winning, a user's own
 transaction) the rows are locked first.
 """
 
 import asyncio
 import random
+import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -20,7 +22,7 @@ from derecho.stores.memory.changes import apply
 from derecho.stores.postgres.address import Address
 from derecho.stores.postgres.batch import Loaded, Wanted
 from derecho.stores.postgres.connections import Link
-from derecho.stores.postgres.hosts import Connection
+from derecho.stores.postgres.remembered import Remembered
 from derecho.stores.transitions import unfit
 
 _HOPEFUL, _TRIES = 3, 100
@@ -33,7 +35,7 @@ _AGAIN = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.Dead
 
 
 class Settled(NamedTuple):
-    """What became of a batch. `now`: its instant."""
+    """What became of a batch. `now`: its instant, or a later one, by the database's clock."""
 
     results: list[Result]
     touched: set[Topic]
@@ -49,24 +51,29 @@ class Writing:
 
     def __init__(self, address: Address, horizon: dict[str, int]) -> None:
         self._sql = address.statements("commit")
+        self._forms = _forms(self._sql["write"])
         self._optimistic = address.prepared  # without prepared statements each statement needs a transaction anyway
         self._horizon = horizon
         self._epochs: dict[str, int] = {}  # in which each worker of this process has registered
+        self.remembered = Remembered()
 
-    async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None) -> Settled:
-        """Commit a batch on a connection, or apply it inside the transaction that is open there."""
+    async def settle(self, link: Link, transitions: Sequence[Transition], now: int | None, estimate: int) -> Settled:
+        """Commit a batch on a connection, or apply it inside the transaction that is open there.
+
+        `now`: the instant to decide by; None for the database's own, which is `estimate` or little later."""
         verdicts = [self._outlived(link, transition) or unfit(transition) for transition in transitions]
         fit = [transition for transition, verdict in zip(transitions, verdicts, strict=True) if verdict is None]
         wanted = Wanted(fit)
+        found = self.remembered.take(link, wanted, estimate)  # also what a transaction changes that may yet be undone
+        always = bool(wanted.leaving or wanted.tangled or not self._optimistic or link.connection.is_in_transaction())
         for attempt in range(_TRIES):
-            locked = attempt >= _HOPEFUL or wanted.leaving or wanted.tangled or not self._optimistic
             try:
-                if locked or link.connection.is_in_transaction():
+                if always or attempt >= _HOPEFUL:
                     async with link.connection.transaction():
                         settled = await self._locked(link, fit, wanted, now)
                         link.deciding = True
                 else:
-                    settled = await self._once(link, fit, wanted, now)
+                    settled = await self._once(link, fit, wanted, now, found if attempt == 0 else None)
             except _AGAIN:
                 settled = None
             if settled is not None:
@@ -122,20 +129,39 @@ class Writing:
         return Receipt(tuple(chain.from_iterable(receipt.delivered for receipt in receipts))), touched, now or 0
 
     async def _once(
-        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None
+        self, link: Link, transitions: Sequence[Transition], wanted: Wanted, now: int | None, known: Any = None
     ) -> Settled | None:
-        """None when something has changed between the look and the write; then nothing was written."""
-        connection: Connection = link.connection
-        found = await connection.fetchrow(self._sql["load"], now, *wanted.parameters())
-        assert found is not None  # noqa: S101  # a SELECT without FROM has one row
-        tables = Loaded(wanted, dict(found), self._horizon)
+        """None when something has changed between the look and the write; then nothing was written.
+
+        What is `known` is good for going on only: before anything is refused, it is looked at.
+        """
+        connection, guess = link.connection, known is not None
+        found = known or dict(await connection.fetchrow(self._sql["load"], now, *wanted.parameters()) or {})
+        tables = Loaded(wanted, found, self._horizon)
         results = [apply(tables, transition) for transition in transitions]
-        changes = tables.difference()
+        changes, at = tables.difference(), tables.now
+        done = all(isinstance(result, Receipt) and not result.repeated for result in results)
+        # A run that is not created is refused, too, if only its parent is told so.
+        if guess and not (done and changes and wanted.chains.keys() <= tables.runs.keys()):
+            return None
         if changes is not None:
             link.deciding = True
-            if not await connection.fetchval(self._sql["write"], *changes):
+            count, write = next(form for form in self._forms if not any(changes[form[0] - 1 :]))
+            reached = at if guess and now is None else None
+            revision, later = await connection.fetchrow(write, reached, *changes[: count - 1]) or (None, at)
+            if revision is None:
                 return None
-        return Settled(results, tables.touched, tables.now)
+            if not connection.is_in_transaction():
+                self.remembered.keep(link, tables.written(revision, self._epochs))
+            at = later if guess else at
+        return Settled(results, tables.touched, at)
+
+
+def _forms(write: str) -> list[tuple[int, str]]:
+    """The number of parameters of each form of a statement, and its text; the shortest comes first."""
+    end = write[write.rindex("\nSELECT ") :]
+    texts = [write[: write.index(f", {part} AS (")] + end for part in ("marked", "dropped")] + [write]
+    return [(len(set(re.findall(r"\$\d+", text))), text) for text in texts]
 
 
 async def wait_for_standby(link: Link) -> None:

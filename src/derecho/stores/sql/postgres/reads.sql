@@ -14,8 +14,7 @@ SELECT * FROM derecho.run_rows WHERE workflow_id = :workflow_id ORDER BY number 
 -- The answer has the order of `run_ids`.
 SELECT run.* FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
 CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
-WHERE run.closed_at IS NOT NULL
-ORDER BY wanted.place;
+WHERE run.closed_at IS NOT NULL ORDER BY wanted.place;
 
 -- name: children(run_id)
 SELECT * FROM derecho.run_rows WHERE parent_run_id = :run_id AND closed_at IS NULL ORDER BY run_id;
@@ -31,12 +30,10 @@ SELECT activity.run_id, activity.activity, activity.claim, activity.cancel_reque
 FROM unnest(:run_ids::text[], :activities::bigint[]) WITH ORDINALITY AS wanted (run_id, activity, place)
 CROSS JOIN LATERAL (
     SELECT * FROM derecho.activities WHERE run_id = wanted.run_id AND activity = wanted.activity OFFSET 0
-) AS activity
-ORDER BY wanted.place;
+) AS activity ORDER BY wanted.place;
 
 -- name: list_runs(before_at, before_id, limit)
-SELECT * FROM derecho.run_rows
-WHERE (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM derecho.run_rows WHERE (started_at, run_id) < (:before_at, :before_id)
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_type(workflow_type, before_at, before_id, limit)
@@ -45,14 +42,12 @@ WHERE workflow_type = :workflow_type AND (started_at, run_id) < (:before_at, :be
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_status(status, workflow_type, before_at, before_id, limit)
-SELECT * FROM derecho.run_rows
-WHERE status = :status AND (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM derecho.run_rows WHERE status = :status AND (started_at, run_id) < (:before_at, :before_id)
   AND (:workflow_type::text IS NULL OR workflow_type = :workflow_type)
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_of_workflow(workflow_id, status, workflow_type, before_at, before_id, limit)
-SELECT * FROM derecho.run_rows
-WHERE workflow_id = :workflow_id AND (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM derecho.run_rows WHERE workflow_id = :workflow_id AND (started_at, run_id) < (:before_at, :before_id)
   AND (:status::text IS NULL OR status = :status)
   AND (:workflow_type::text IS NULL OR workflow_type = :workflow_type)
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;

@@ -29,25 +29,21 @@ WITH clock AS MATERIALIZED (
     SELECT worker FROM derecho.workers
     WHERE lease_until > (SELECT now FROM clock) AND worker <> :worker AND :patience::bigint IS NOT NULL
 ), doomed AS MATERIALIZED (
-    SELECT run_id, 0 AS rank, 0::bigint AS ready_at FROM derecho.live
-    WHERE terminate IS NOT NULL AND claim IS NULL
+    SELECT run_id, 0 AS rank, 0::bigint AS ready_at FROM derecho.live WHERE terminate IS NOT NULL AND claim IS NULL
     ORDER BY run_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 ), ready AS MATERIALIZED (
     SELECT picked.run_id, 1 AS rank, picked.ready_at
     FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
-        SELECT run_id, ready_at FROM derecho.live
-        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
+        SELECT run_id, ready_at FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
             AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
             AND (home IS NULL OR home NOT IN (SELECT worker FROM others)
                 OR ready_at <= (SELECT now FROM clock) - :patience::bigint)
         ORDER BY ready_at, run_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
-    ) AS picked
-    ORDER BY picked.ready_at, picked.run_id LIMIT :limit - (SELECT count(*) FROM doomed)
+    ) AS picked ORDER BY picked.ready_at, picked.run_id LIMIT :limit - (SELECT count(*) FROM doomed)
 ), suspect AS MATERIALIZED (
     SELECT picked.run_id, 1 AS rank, picked.ready_at
     FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
-        SELECT run_id, ready_at FROM derecho.live
-        WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
+        SELECT run_id, ready_at FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
             AND live.workflow_type = wanted.workflow_type AND ready_at <= (SELECT now FROM clock)
         ORDER BY ready_at, run_id LIMIT :suspects FOR NO KEY UPDATE SKIP LOCKED
     ) AS picked
@@ -57,8 +53,7 @@ SELECT run_id FROM (
     SELECT * FROM doomed
     UNION ALL SELECT * FROM ready WHERE run_id NOT IN (SELECT run_id FROM doomed)
     UNION ALL SELECT * FROM suspect WHERE run_id NOT IN (SELECT run_id FROM doomed)
-) AS picked
-ORDER BY rank, ready_at, run_id LIMIT :limit;
+) AS picked ORDER BY rank, ready_at, run_id LIMIT :limit;
 
 -- name: claim_runs(run_ids, claims, worker)
 UPDATE derecho.live AS run SET claim = picked.claim, worker = :worker, home = :worker, ready_at = 4611686018427387904
@@ -69,8 +64,7 @@ WHERE run.run_id = picked.run_id AND run.run_id = ANY (:run_ids::text[]);
 SELECT run.*, ARRAY(
     SELECT row(message.number, message.data) FROM derecho.inbox AS message
     WHERE message.run_id = run.run_id ORDER BY message.number
-) AS messages
-FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
+) AS messages FROM unnest(:run_ids::text[]) WITH ORDINALITY AS wanted (run_id, place)
 CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
 ORDER BY wanted.place;
 
@@ -81,8 +75,7 @@ SELECT EXISTS (
         SELECT due_at FROM derecho.activities
         WHERE claim IS NULL AND activities.queue = served.queue AND activities.name = known.name
         ORDER BY due_at, run_id, activity LIMIT 1
-    ) AS first
-    WHERE first.due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
+    ) AS first WHERE first.due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
 );
 
 -- name: pick_activities(now, names, queues, limit)
@@ -90,8 +83,7 @@ SELECT EXISTS (
 WITH clock AS MATERIALIZED (
     SELECT coalesce(:now::bigint, derecho.instant()) AS now
 ), due AS MATERIALIZED (
-    SELECT picked.*
-    FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
+    SELECT picked.* FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
     CROSS JOIN LATERAL (
         SELECT activity.* FROM derecho.activities AS activity
         WHERE claim IS NULL AND activity.queue = served.queue AND activity.name = known.name

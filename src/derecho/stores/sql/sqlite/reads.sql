@@ -1,8 +1,7 @@
 -- Reads that decide nothing. They run on a connection of their own and never wait for a commit.
 
 -- name: load(run_id, after_task)
-SELECT task, first_event, at, data, digest FROM history
-WHERE run_id = :run_id AND task > :after_task ORDER BY task;
+SELECT task, first_event, at, data, digest FROM history WHERE run_id = :run_id AND task > :after_task ORDER BY task;
 
 -- name: get_run(run_id)
 SELECT * FROM runs WHERE run_id = :run_id;
@@ -12,10 +11,8 @@ SELECT * FROM runs WHERE workflow_id = :workflow_id ORDER BY number DESC LIMIT 1
 
 -- name: closed(run_ids)
 -- `run_ids` is a JSON array; the answer has its order.
-SELECT run.*
-FROM json_each(:run_ids) AS wanted CROSS JOIN runs AS run ON run.run_id = wanted.value
-WHERE run.closed_at IS NOT NULL
-ORDER BY wanted.key;
+SELECT run.* FROM json_each(:run_ids) AS wanted CROSS JOIN runs AS run ON run.run_id = wanted.value
+WHERE run.closed_at IS NOT NULL ORDER BY wanted.key;
 
 -- name: children(run_id)
 SELECT * FROM runs WHERE parent_run_id = :run_id AND closed_at IS NULL ORDER BY run_id;
@@ -37,27 +34,21 @@ FROM json_each(:places) AS place CROSS JOIN activities AS activity
 ORDER BY place.key;
 
 -- name: list_runs(before_at, before_id, limit)
-SELECT * FROM runs
-WHERE (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM runs WHERE (started_at, run_id) < (:before_at, :before_id)
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_type(workflow_type, before_at, before_id, limit)
-SELECT * FROM runs
-WHERE workflow_type = :workflow_type AND (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM runs WHERE workflow_type = :workflow_type AND (started_at, run_id) < (:before_at, :before_id)
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_status(status, workflow_type, before_at, before_id, limit)
-SELECT * FROM runs
-WHERE status = :status AND (started_at, run_id) < (:before_at, :before_id)
-  AND (:workflow_type IS NULL OR workflow_type = :workflow_type)
-ORDER BY started_at DESC, run_id DESC LIMIT :limit;
+SELECT * FROM runs WHERE status = :status AND (started_at, run_id) < (:before_at, :before_id)
+  AND (:workflow_type IS NULL OR workflow_type = :workflow_type) ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_of_workflow(workflow_id, status, workflow_type, before_at, before_id, limit)
-SELECT * FROM runs
-WHERE workflow_id = :workflow_id AND (started_at, run_id) < (:before_at, :before_id)
+SELECT * FROM runs WHERE workflow_id = :workflow_id AND (started_at, run_id) < (:before_at, :before_id)
   AND (:status IS NULL OR status = :status)
-  AND (:workflow_type IS NULL OR workflow_type = :workflow_type)
-ORDER BY started_at DESC, run_id DESC LIMIT :limit;
+  AND (:workflow_type IS NULL OR workflow_type = :workflow_type) ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: live_workers(now)
 SELECT worker, name, lease_until, serves FROM workers WHERE lease_until > :now ORDER BY worker;

@@ -29,8 +29,7 @@ SET tasks = :new_tasks, events = :new_events, digest = :new_digest,
     END,
     claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
     worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
-    crashes = 0, blocked_reason = NULL, blocked_count = 0
-WHERE run_id = :run_id
+    crashes = 0, blocked_reason = NULL, blocked_count = 0 WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
   AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
   AND status = :status
@@ -49,8 +48,7 @@ SET tasks = :new_tasks, events = :new_events, digest = :new_digest,
     END,
     claim = CASE WHEN claim IS NULL THEN :take WHEN :keep THEN claim END,
     worker = CASE WHEN claim IS NOT NULL THEN iif(:keep, worker, NULL) WHEN :take IS NOT NULL THEN :worker END,
-    crashes = 0, blocked_reason = NULL, blocked_count = 0, status = :status
-WHERE run_id = :run_id
+    crashes = 0, blocked_reason = NULL, blocked_count = 0, status = :status WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
   AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
 RETURNING ready_at;
@@ -61,8 +59,7 @@ RETURNING ready_at;
 UPDATE runs
 SET tasks = :new_tasks, events = :new_events, digest = :new_digest, status = :status, closed_at = :now,
     outcome = :outcome, inbox_read = inbox_last, ready_at = NULL, claim = NULL, worker = NULL, crashes = 0,
-    blocked_reason = NULL, blocked_count = 0, terminate = NULL
-WHERE run_id = :run_id
+    blocked_reason = NULL, blocked_count = 0, terminate = NULL WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
   AND (claim IS :claim OR :claim = '*') AND closed_at IS NULL
   AND (:inbox_seen IS NULL OR inbox_last = :inbox_seen)
@@ -117,14 +114,12 @@ UPDATE runs SET inbox_last = :number WHERE run_id = :run_id;
 -- name: wake(run_id, number, ready_at, claim, worker)
 -- A message for a run that nobody holds: it becomes ready, or is claimed by the engine that delivers.
 UPDATE runs
-SET inbox_last = :number, ready_at = :ready_at, claim = :claim, worker = :worker
-WHERE run_id = :run_id;
+SET inbox_last = :number, ready_at = :ready_at, claim = :claim, worker = :worker WHERE run_id = :run_id;
 
 -- name: block(run_id, tasks, events, digest, claim, reason, retry_at)
 UPDATE runs
 SET status = 'blocked', blocked_reason = :reason, blocked_count = blocked_count + 1,
-    ready_at = :retry_at, claim = NULL, worker = NULL, crashes = 0
-WHERE run_id = :run_id
+    ready_at = :retry_at, claim = NULL, worker = NULL, crashes = 0 WHERE run_id = :run_id
   AND tasks = :tasks AND events = :events AND digest = :digest
   AND (claim IS :claim OR :claim = '*')
   AND closed_at IS NULL;
@@ -137,8 +132,7 @@ WHERE run_id = :run_id AND claim = :claim AND closed_at IS NULL;
 -- name: request_terminate(run_id, reason, now)
 -- Whoever holds the run loses it, so that code that never returns cannot keep it. One that has continued as new is
 -- followed to the open run of its chain.
-UPDATE runs SET terminate = :reason, ready_at = :now, claim = NULL, worker = NULL
-WHERE run_id = (
+UPDATE runs SET terminate = :reason, ready_at = :now, claim = NULL, worker = NULL WHERE run_id = (
     SELECT run.run_id FROM runs AS asked JOIN runs AS run ON run.workflow_id = asked.workflow_id
     WHERE asked.run_id = :run_id AND run.chain_id = asked.chain_id AND run.closed_at IS NULL
       AND (run.run_id = asked.run_id OR asked.status = 'continued_as_new')

@@ -18,8 +18,7 @@ WHERE run_id = :run_id AND activity = :activity AND claim = :claim;
 DELETE FROM activities WHERE run_id = :run_id AND activity = :activity AND claim IS :claim;
 
 -- name: flag_activity(run_id, activity)
-UPDATE activities SET cancel_requested = 1
-WHERE run_id = :run_id AND activity = :activity AND claim IS NOT NULL;
+UPDATE activities SET cancel_requested = 1 WHERE run_id = :run_id AND activity = :activity AND claim IS NOT NULL;
 
 -- name: heartbeat(run_id, activity, claim, details, timeout_at)
 UPDATE activities SET heartbeat = :details, timeout_at = :timeout_at

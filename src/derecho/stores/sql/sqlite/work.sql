@@ -6,25 +6,19 @@ SELECT * FROM runs WHERE terminate IS NOT NULL AND claim IS NULL ORDER BY run_id
 
 -- name: ready_runs(types, now, limit)
 -- Of each kind the longest ready, then of all the longest ready. `types` is a JSON array of [type, version].
-SELECT run.*
-FROM json_each(:types) AS type CROSS JOIN runs AS run
-WHERE run.rowid IN (
+SELECT run.* FROM json_each(:types) AS type CROSS JOIN runs AS run WHERE run.rowid IN (
     SELECT rowid FROM runs
     WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0 AND workflow_type = json_extract(type.value, '$[0]')
-        AND version = json_extract(type.value, '$[1]') AND ready_at <= :now
-    ORDER BY ready_at, run_id LIMIT :limit
+        AND version = json_extract(type.value, '$[1]') AND ready_at <= :now ORDER BY ready_at, run_id LIMIT :limit
 )
 ORDER BY run.ready_at, run.run_id LIMIT :limit;
 
 -- name: suspect_runs(types, now, limit)
 -- The same for runs whose worker died while it held them.
-SELECT run.*
-FROM json_each(:types) AS type CROSS JOIN runs AS run
-WHERE run.rowid IN (
+SELECT run.* FROM json_each(:types) AS type CROSS JOIN runs AS run WHERE run.rowid IN (
     SELECT rowid FROM runs
     WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0 AND workflow_type = json_extract(type.value, '$[0]')
-        AND version = json_extract(type.value, '$[1]') AND ready_at <= :now
-    ORDER BY ready_at, run_id LIMIT :limit
+        AND version = json_extract(type.value, '$[1]') AND ready_at <= :now ORDER BY ready_at, run_id LIMIT :limit
 )
 ORDER BY run.ready_at, run.run_id LIMIT :limit;
 
