@@ -83,3 +83,41 @@ async def test_a_run_whose_claim_came_with_a_lost_answer_hears_the_signal(store:
         await handle.signal(WORD, "two")
         assert await handle.result(timeout=20) == ["one", "two"]
     assert lost == 1
+
+
+@derecho.activity(retry=derecho.RetryPolicy(initial_interval=1_000))
+async def which() -> int:
+    attempt = derecho.current_activity().attempt
+    began.append(attempt)
+    if attempt == 1:
+        await asyncio.sleep(3_600)
+    return attempt
+
+
+@derecho.workflow
+async def asking(ctx: Context) -> int:
+    return await which.execute(ctx)
+
+
+began: list[int] = []
+
+
+async def test_an_attempt_that_had_begun_when_a_claim_got_no_answer_is_followed_by_the_next_one(store: Store) -> None:
+    """The engine goes on under another name; the number of an attempt is used once all the same."""
+    began.clear()
+    lost = 0
+
+    async def claim_runs(original: Any, *args: Any) -> Any:
+        nonlocal lost
+        claimed = await original(*args)
+        if began and not lost:
+            lost += 1
+            raise StoreUnavailable("the answer was lost", outcome="unknown")
+        return claimed
+
+    async with engine_of(wrapped(store, claim_runs=claim_runs), asking, which) as engine:
+        handle = await engine.client.start(asking.bind())
+        await eventually(lambda: began)
+        store.hint("runs")
+        assert await handle.result(timeout=20) == 2
+    assert (lost, began) == (1, [1, 2])

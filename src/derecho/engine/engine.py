@@ -34,7 +34,7 @@ from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError
 from derecho.journal import changes as ch
 from derecho.journal import events as ev
-from derecho.journal.model import Topic
+from derecho.journal.model import OverdueActivity, Topic
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store
@@ -207,7 +207,8 @@ class Engine:
         self.lease = Lease(self, self._lease_seconds)
         await self.lease.take()
         activities = (self.activities.work, self.activities.watch)
-        work = [self.workflows.work, *activities, TimerWorker(self).work, TimeoutWorker(self).work]
+        self._timeouts = TimeoutWorker(self)
+        work = [self.workflows.work, *activities, TimerWorker(self).work, self._timeouts.work]
         if self._retention is not None:
             work.append(RetentionWorker(self, self._retention).work)
         self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
@@ -270,11 +271,17 @@ class Engine:
             asyncio.get_running_loop().call_later(delay, self.activities.look_again)
 
     def lost_lease(self) -> None:
-        """Declared dead, or not knowing what it claimed: the engine forgets all claims and goes on under a new name."""
+        """Declared dead, or not knowing what it claimed: the engine forgets all claims and goes on under a new name.
+
+        Attempts that have begun are lost, as if it had died; what has not begun is handed back.
+        """
         if not self._running:
             return
         log.warning("engine %s had lost its lease: it drops its claims and goes on", self.worker_id)
         old, self.incarnation = self.incarnation, secrets.token_hex(16)
+        for attempt in self.activities.running():
+            if attempt.has_begun:
+                self._timeouts.judge(OverdueActivity(attempt.row, lost=True))
         self.activities.abandon_all()
         self.workflows.abandon_all()
         self.submit((ch.RetireWorker(old),), lambda _: None)

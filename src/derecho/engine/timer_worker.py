@@ -89,13 +89,13 @@ class TimeoutWorker:
                     engine.submit((ch.BuryWorker(row.worker),), lambda _: None)
             fresh = [item for item in overdue.activities if self._key(item) not in self._judging]
             for item in fresh:
-                self._judge(item)
+                self.judge(item)
             if len(overdue.activities) >= _LOOK_AT or overdue.dead:
                 await asyncio.sleep(0.01 if overdue.activities else 0.1)
                 continue
             await engine.store.wait("timers", mark, engine.until(overdue.next_at))
 
-    def _judge(self, item: OverdueActivity) -> None:
+    def judge(self, item: OverdueActivity) -> None:
         engine, row, key = self._engine, item.row, self._key(item)
         now = engine.store.now()
         try:
