@@ -33,12 +33,16 @@ async def test_no_acknowledged_start_signal_or_result_is_lost_to_sigkill(tmp_pat
         try:
             started = 0
             for _ in range(KILLS):
-                for _ in range(ORDERS // KILLS):
-                    await client.start(order.bind(f"o{started}"), id=f"o{started}")
-                    await client.get(order, f"o{started}").signal(GO, started, key="go")
-                    await client.get(order, f"o{started}").signal(GO, -1, key="go")  # the same signal, sent again
-                    started += 1
-                await asyncio.sleep(chance.uniform(0.05, 0.5))
+                for pause in (
+                    chance.uniform(0.05, 0.5),
+                    chance.uniform(0, 0.02),
+                ):  # some are well under way, some begin
+                    for _ in range(ORDERS // KILLS // 2):
+                        await client.start(order.bind(f"o{started}"), id=f"o{started}")
+                        await client.get(order, f"o{started}").signal(GO, started, key="go")
+                        await client.get(order, f"o{started}").signal(GO, -1, key="go")  # the same signal, sent again
+                        started += 1
+                    await asyncio.sleep(pause)
                 in_flight += bool([run async for run in client.list(status="running")])
                 worker.send_signal(signal.SIGKILL)
                 worker.wait()

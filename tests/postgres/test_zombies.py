@@ -28,7 +28,7 @@ async def test_a_paused_engine_doubles_nothing_loses_nothing_and_survives(
     def holds_something(worker: Worker) -> bool:
         held = f"SELECT worker FROM {shared_schema}.live UNION SELECT worker FROM {shared_schema}.activities"
         query = f"SELECT FROM {shared_schema}.workers WHERE worker IN ({held}) AND name LIKE $1"
-        return bool(janitor.fetch(query, f"%-{worker.process.pid}"))
+        return bool(janitor.fetch(query, f"%-{worker.process.pid}-%"))
 
     workers = [Worker(empty_schema_url, LEASE, ledger) for _ in range(2)]
     try:

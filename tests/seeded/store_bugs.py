@@ -193,8 +193,8 @@ BUGS = [
         (
             Edit(
                 "stores/sql/postgres/commit.sql",
-                "ON seen.run_id = found.run_id AND seen.revision = found.revision",
-                "ON seen.run_id = found.run_id",
+                "AS seen (run_id, revision) USING (run_id, revision)",
+                "AS seen (run_id, revision) USING (run_id)",
             ),
         ),
         (f"{POSTGRES}::test_commits_at_the_same_time_are_one_after_another", "postgres/test_zombies.py::"),
