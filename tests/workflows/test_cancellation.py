@@ -11,10 +11,12 @@ from tests.support.flows import Flows, types
 
 go = Signal("go", str)
 noted: list[str] = []
+hanging: list[str] = []
 
 
 @activity
 async def hangs() -> str:
+    hanging.append(current_activity().run_id)
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
@@ -37,6 +39,7 @@ async def plain(ctx: Context) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_noted() -> None:
     noted.clear()
+    hanging.clear()
 
 
 async def test_a_cancelled_run_says_why_and_leaves_no_timer(flows: Flows) -> None:
@@ -64,6 +67,7 @@ async def test_cancellation_reaches_the_activity_and_the_clean_up_is_durable(flo
     async with flows.engine(cleans_up, hangs, undo) as engine:
         handle = await engine.client.start(cleans_up.bind(), id="w")
         await flows.waiting("w")
+        await flows.until(lambda: hanging)
         await handle.cancel()
         await flows.recorded(handle, "timer_scheduled")
         await flows.until(lambda: "requested" in noted)
@@ -226,6 +230,7 @@ async def test_terminate_closes_at_once_and_runs_no_clean_up(flows: Flows) -> No
     async with flows.engine(cleans_up, hangs, undo) as engine:
         handle = await engine.client.start(cleans_up.bind(), id="w")
         await flows.waiting("w")
+        await flows.until(lambda: hanging)
         await handle.terminate("now")
         with pytest.raises(WorkflowTerminated, match="now"):
             await handle.result()
@@ -251,6 +256,7 @@ async def cancels_one(ctx: Context, on_cancel: Literal["request", "wait", "aband
 async def test_cancelling_an_activitys_future_follows_its_on_cancel(flows: Flows, on_cancel: Any) -> None:
     async with flows.engine(cancels_one, hangs) as engine:
         handle = await engine.client.start(cancels_one.bind(on_cancel), id="w")
+        await flows.until(lambda: hanging)  # what has not begun would end without a word
         await flows.advance(1, "w")
         assert await handle.result() == ["cancelled"]
         await flows.until(lambda: noted)
