@@ -1,6 +1,7 @@
 """A worker process for tests: `python -m tests.postgres.worker ADDRESS LEASE`. Its ledger also has what was refused."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -46,6 +47,26 @@ def read(ledger: Path) -> tuple[Counter[tuple[str, ...]], Counter[str]]:
     return begun, Counter(line[1] for line in lines if line[0] == "refused")
 
 
+def repeated(ledger: Path) -> set[str]:
+    """Attempts that began more than once, but for those of a process that had lost its lease.
+
+    When a claim gets no answer an engine forgets all that it holds. A result that is on its way to its run then comes
+    too late for the store, and its attempt is made again under the same number.
+    """
+    lines = [line.split() for line in ledger.read_text().splitlines()]
+    lost = {line[1] for line in lines if line[0] == "lost"}
+    begun = Counter(tuple(line[1:3]) for line in lines if line[0] == "begin" and line[3] not in lost)
+    return {key for (key, _), times in begun.items() if times > 1}
+
+
+class LostLeases(logging.Handler):
+    """Notes in the ledger that this process has lost its lease."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "had lost its lease" in record.getMessage():
+            write(f"lost {os.getpid()}")
+
+
 async def commit(original: Any, transitions: Any) -> Any:
     """Note each write under a claim that the store refused because the claim, or the history, is not what it was."""
     results = await original(transitions)
@@ -59,6 +80,7 @@ async def commit(original: Any, transitions: Any) -> Any:
 
 
 async def main() -> None:
+    logging.getLogger("derecho.engine").addHandler(LostLeases())
     store = wrapped(open_store(sys.argv[1]), commit=commit)
     engine = Engine(store, workflows=[order], activities=[double], lease=float(sys.argv[2]))
     while True:
