@@ -11,7 +11,10 @@ Programs call it with a tuple in the order of the signature, which may go on ove
 """
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 _HERE = Path(__file__).parent
@@ -29,7 +32,8 @@ class Migration(NamedTuple):
     sql: str
 
 
-def load(name: str, mark: str = "?") -> dict[str, str]:
+@cache  # a store is made as often as a short-lived client is
+def load(name: str, mark: str = "?") -> Mapping[str, str]:
     """The statements of one file, such as "sqlite/runs", by name; `mark` is how the database writes parameter 1."""
     pieces = _SIGNATURE.split((_HERE / f"{name}.sql").read_text(encoding="utf-8"))[1:]
     found: dict[str, str] = {}
@@ -41,7 +45,7 @@ def load(name: str, mark: str = "?") -> dict[str, str]:
         for number, parameter in enumerate(parameters, start=1):
             sql = re.sub(rf"(?<![:\w]):{parameter}\b", f"{mark}{number}", sql)
         found[statement] = sql
-    return found
+    return MappingProxyType(found)
 
 
 def migrations(folder: str) -> list[Migration]:
