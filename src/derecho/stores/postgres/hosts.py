@@ -7,7 +7,8 @@ backup restored), a new `epoch` begins: what was acknowledged last may be gone, 
 
 import asyncio
 import logging
-from typing import TypeAlias
+from collections.abc import Collection
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -15,6 +16,7 @@ from asyncpg.connect_utils import SessionAttribute
 from derecho.stores.postgres.address import Address
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+_Plain: Any = asyncpg.Connection
 
 log = logging.getLogger("derecho.stores.postgres")
 
@@ -40,6 +42,24 @@ SELECT system_identifier AS system, ('x' || left(pg_walfile_name(pg_current_wal_
 FROM pg_control_system()
 """
 Troubles = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+_types: dict[tuple[object, ...], Any] = {}
+"""What servers have said about the types of our schemas. No id is given to another type, and none of them changes."""
+
+
+class _Learned(_Plain):  # type: ignore[misc]  # its stubs leave out what is overridden
+    """A connection that knows of our types what another one has heard: to ask costs more than what it is asked for."""
+
+    database: tuple[object, ...] = ()  # its last item is our schema
+
+    async def _introspect_types(self, typeoids: Collection[int], *rest: Any) -> Any:
+        key = (*self.database, frozenset(typeoids))
+        if key in _types:
+            return _types[key]
+        found = await super()._introspect_types(typeoids, *rest)
+        if self.database and {row["ns"] for row in found[0]} <= {"pg_catalog", self.database[-1]}:
+            _types[key] = found
+        return found
 
 
 class Hosts:
@@ -77,8 +97,9 @@ class Hosts:
 
     async def _reach(self, host: str) -> tuple[asyncpg.Record, Connection]:
         prepared, before = self._address.prepared, self._seen
-        connection: Connection = await asyncpg.connect(
+        connection = await asyncpg.connect(
             host,
+            connection_class=_Learned,
             timeout=CONNECT_TIMEOUT,
             statement_cache_size=200 if prepared else 0,
             target_session_attrs=SessionAttribute.read_write,
@@ -89,6 +110,7 @@ class Hosts:
             if prepared and self._address.durable:
                 await connection.execute(_AT_LEAST_ON)
             (seen,) = await connection.fetch(_LINEAGE)
+            connection.database = (host, seen["system"], seen["timeline"], self._address.schema)
             if before is not None:
                 self._compare(seen, before)
             return seen, connection
