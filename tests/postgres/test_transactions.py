@@ -10,10 +10,12 @@ import pytest
 
 import derecho
 from derecho import Context, Engine, PostgresStore, RetryPolicy, StoreError
-from derecho.journal.changes import Conflict, Deliver, FinishActivity, NewMessage, Transition
+from derecho.errors import StoreUnavailable
+from derecho.journal.changes import Conflict, Deliver, FinishActivity, NewMessage, RegisterWorker, Transition
+from derecho.journal.model import WorkerRow
 from tests.activities.kit import Probe, calling, engine, failure_of, probe
 from tests.postgres.proxy import Proxy, Where
-from tests.postgres.test_lost_connections import socket_of, through
+from tests.postgres.test_lost_connections import once, socket_of, through
 from tests.support.schemas import Janitor
 
 CUTS = int(os.environ.get("DERECHO_CUTS", "18"))
@@ -184,6 +186,23 @@ def strike_once(where: Where, number: int) -> Callable[[str], Where | None]:
         return left.pop() if is_it and left else None
 
     return strike
+
+
+async def test_whoever_waits_for_runs_looks_again_when_the_answer_of_a_transaction_is_lost(
+    empty_schema_url: str,
+) -> None:
+    async def work(connection: Any) -> Transition:
+        return (RegisterWorker(WorkerRow("w", "w", 0, [])),)
+
+    async with Proxy(socket_of(empty_schema_url)) as proxy:
+        store = PostgresStore(through(proxy, empty_schema_url))
+        await store.open()
+        before = store.seen("runs")
+        proxy.strike = once("after", lambda sql: sql.startswith("COMMIT"))
+        with pytest.raises(StoreUnavailable):
+            await store.transact(work)
+        assert store.seen("runs") > before
+        await store.close()
 
 
 async def test_a_superseded_attempt_writes_nothing(database: PostgresStore, books: Books) -> None:

@@ -90,7 +90,7 @@ class StepRunner:
                 raise  # the engine stops it
             if options.transactional and isinstance(exc, StoreUnavailable):
                 self._engine.committer.outage.began(_WRITE, exc)
-                return None, SECOND // 5
+                return None, SECOND // 100 << min(attempt, 7)  # 20 ms, doubling to 1.28 s
             verdict = describe(exc)
             if limit.expired() and isinstance(exc, TimeoutError):
                 message = f"step {request.future.name!r} took too long"

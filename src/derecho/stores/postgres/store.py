@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from derecho.clock import FOREVER, SECOND, Clock
-from derecho.errors import StoreError
+from derecho.errors import StoreError, StoreUnavailable
 from derecho.journal import model
 from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.deadlines import claimed
@@ -162,8 +162,12 @@ class PostgresStore:
     async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
         session = Session(self._settle, self._address.schema)
         served = asyncio.ensure_future(self._run(session.serve, tries=1))
-        await session.work(served, work)
-        settled = await asyncio.shield(served)
+        try:
+            await session.work(served, work)
+            settled = await asyncio.shield(served)
+        except StoreUnavailable:
+            self.hint("runs")  # its message may be there all the same
+            raise
         self._touched(settled.touched)
         return settled.results[0]
 
