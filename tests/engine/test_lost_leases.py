@@ -1,13 +1,24 @@
 """What an engine claimed on the way of a commit is not lost when the answer comes late, or not at all."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 import derecho
 from derecho import Context, Signal, Store
 from derecho.errors import StoreUnavailable
-from derecho.journal.changes import Conflict, CreateRun, Deliver, RetireWorker, Transition
+from derecho.journal.changes import (
+    Conflict,
+    CreateRun,
+    Deliver,
+    RenewWorker,
+    RetireWorker,
+    ScheduleActivity,
+    Transition,
+)
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
 
@@ -117,3 +128,103 @@ async def test_an_attempt_that_had_begun_when_a_claim_got_no_answer_is_followed_
         store.hint("runs")
         assert await handle.result(timeout=20) == 2
     assert (lost, began) == (1, [1, 2])
+
+
+let_go = threading.Event()
+pondering = threading.Event()
+
+
+@derecho.activity(retry=derecho.RetryPolicy(initial_interval=1_000))
+async def counted() -> int:
+    began.append(derecho.current_activity().attempt)
+    return 7
+
+
+@derecho.workflow
+async def ponders(ctx: Context) -> int:
+    found = await counted.execute(ctx)
+    pondering.set()
+    let_go.wait(20)
+    return found
+
+
+async def test_a_result_that_is_on_its_way_when_a_claim_got_no_answer_counts(store: Store) -> None:
+    """The turn that takes it is with the workflow thread: what the old name holds is not given back before."""
+    began.clear()
+    pondering.clear()
+    let_go.clear()
+    lost = 0
+
+    async def claim_runs(original: Any, *args: Any) -> Any:
+        nonlocal lost
+        claimed = await original(*args)
+        if pondering.is_set() and not lost:
+            lost += 1
+            raise StoreUnavailable("the answer was lost", outcome="unknown")
+        return claimed
+
+    async with engine_of(wrapped(store, claim_runs=claim_runs), ponders, counted, deadlock_timeout=None) as engine:
+        old = engine.incarnation
+        handle = await engine.client.start(ponders.bind())
+        await eventually(pondering.is_set)
+        store.hint("runs")
+        await eventually(lambda: engine.incarnation != old)
+        await engine.committer.flush()
+        let_go.set()
+        assert await handle.result(timeout=20) == 7
+        await eventually(lambda: is_gone(store, old))
+    assert (lost, began) == (1, [1])
+
+
+@derecho.activity(retry=derecho.RetryPolicy(initial_interval=1_000))
+async def takes_a_moment() -> None:
+    began.append(derecho.current_activity().attempt)
+    await asyncio.sleep(0.05)
+
+
+@derecho.workflow
+async def momentary(ctx: Context) -> None:
+    await ctx.step("first", lambda: asyncio.sleep(0))
+    await takes_a_moment.execute(ctx)
+
+
+async def test_an_activity_that_was_scheduled_under_a_name_that_is_lost_begins_once(store: Store) -> None:
+    began.clear()
+    lost = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal lost
+        results = await original(transitions)
+        if not lost and any(isinstance(change, ScheduleActivity) for each in transitions for change in each):
+            lost += 1
+            engine.lost_lease()
+        return results
+
+    engine = engine_of(wrapped(store, commit=commit), momentary, takes_a_moment)
+    async with engine:
+        await engine.client.run(momentary.bind())
+    assert (lost, began) == (1, [1])
+
+
+async def is_gone(store: Store, worker: str) -> bool:
+    return all(row.worker != worker for row in await store.workers())
+
+
+async def test_a_renewal_that_ends_with_its_loop_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    home, renewals = asyncio.get_running_loop(), list["asyncio.Task[Any] | None"]()
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        if isinstance(transitions[0][0], RenewWorker) and asyncio.get_running_loop() is home:
+            renewals.append(asyncio.current_task())
+            await asyncio.Event().wait()
+        return await original(transitions)
+
+    async with engine_of(wrapped(derecho.MemoryStore(), commit=commit), counted, lease=1.5) as engine:
+        await eventually(lambda: renewals)
+    for renewal in renewals:
+        assert renewal is not None
+        renewal.cancel()
+    thread = engine.lease._thread
+    assert thread is not None
+    await asyncio.to_thread(thread.join)
+    assert "could not be renewed" not in caplog.text

@@ -49,7 +49,10 @@ class Reservation:
 
     def start(self) -> None:
         for attempt in self._attempts:
-            self._worker.start(attempt)
+            if self._worker.owns(attempt.row):
+                self._worker.start(attempt)
+            else:  # of a lost lease: it goes back unbegun
+                self._worker.slots.release(1, in_process=attempt.in_process)
 
     def give_back(self) -> None:
         for attempt in self._attempts:
@@ -71,6 +74,9 @@ class ActivityWorker:
         self.heartbeats = Heartbeats(engine, self._watch_now.set)
         self._running: dict[str, dict[str, Attempt]] = {}  # run id -> claim -> attempt
         self.draining = False
+
+    def owns(self, row: ActivityRow) -> bool:
+        return row.worker == self._engine.incarnation
 
     def running(self) -> list[Attempt]:
         return [attempt for of_run in self._running.values() for attempt in of_run.values()]

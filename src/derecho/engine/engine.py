@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -28,6 +29,7 @@ from derecho.engine.outcomes import hand_back
 from derecho.engine.registry import Registry
 from derecho.engine.resources import open_resources
 from derecho.engine.retention import SHORTEST, RetentionWorker
+from derecho.engine.runs import LiveRun
 from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
@@ -284,8 +286,17 @@ class Engine:
                 self._timeouts.judge(OverdueActivity(attempt.row, lost=True))
         self.activities.abandon_all()
         self.workflows.abandon_all()
-        self.submit((ch.RetireWorker(old),), lambda _: None)
-        self._tasks.append(asyncio.create_task(self._register()))
+        busy = [run for run in self.workflows.runs if run.busy]
+        self._tasks += [asyncio.create_task(self._retire(old, busy)), asyncio.create_task(self._register())]
+
+    async def _retire(self, old: str, runs: Sequence[LiveRun]) -> None:
+        """Give back what was held under an old name, behind the results that are on their way."""
+        give_up_at = time.monotonic() + self._lease_seconds
+        try:
+            while any(run.busy for run in runs) and time.monotonic() < give_up_at:  # noqa: ASYNC110  # a few, and rarely
+                await asyncio.sleep(0.002)
+        finally:
+            self.submit((ch.RetireWorker(old),), lambda _: None)
 
     def release_uncertain(self, transition: ch.Transition) -> None:
         """An answer was lost, so claims that were made on the way may be held without our knowing: give them back."""

@@ -81,7 +81,8 @@ class Lease:
                 except StoreUnavailable as exc:
                     self._engine.committer.outage.began(_RENEW, exc)
                 except Exception:
-                    log.exception("the lease could not be renewed, it will be tried again")
+                    if not self._stop.is_set():  # else it was cancelled with its loop
+                        log.exception("the lease could not be renewed, it will be tried again")
 
     def _renew_there(self) -> bool:
         """Renew on the engine's loop, which has connections at hand; False when it does not come to it in time."""
