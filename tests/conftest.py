@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ from tests.support.postgres import PostgresMissing, PostgresServer, missing
 from tests.support.schemas import empty_schema_url, janitor, schema_url, shared_schema
 
 __all__ = ["empty_schema_url", "janitor", "schema_url", "shared_schema", "store_url"]
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from going through all that was imported and collected, each time that it looks."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import derecho
 from derecho import Client, Context, Store, WorkflowAlreadyRunning
 from derecho.engine import births
 from derecho.testing.faults import MODES, FaultyStore
-from tests.support.world import engine_of, eventually
+from tests.support.world import engine_of, eventually, quick_hand_over
 
 released = threading.Event()
 ran: list[str] = []
@@ -22,7 +22,8 @@ def fresh() -> Iterator[None]:
     """Code that blocks goes on in the end, so that its thread ends with the test."""
     released.clear()
     ran.clear()
-    yield
+    with quick_hand_over():
+        yield
     released.set()
 
 

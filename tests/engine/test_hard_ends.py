@@ -15,7 +15,7 @@ from derecho.engine.runs import LiveRun, Turn, TurnJob
 from derecho.journal.payloads import Converter
 from derecho.journal.wire import HistoryRow
 from tests.support.clocks import StandingClock
-from tests.support.world import engine_of, eventually
+from tests.support.world import engine_of, eventually, quick_hand_over
 
 
 @derecho.activity
@@ -45,7 +45,8 @@ released = threading.Event()
 def release() -> Iterator[None]:
     """Let code that blocks go in the end, so that its thread ends with the test."""
     released.clear()
-    yield
+    with quick_hand_over():
+        yield
     released.set()
 
 

@@ -17,7 +17,7 @@ from tests.support.postgres import own_server, reachable, run_unprivileged, serv
 
 KILLS = int(os.environ.get("DERECHO_KILLS_POSTGRES", "10"))
 RESTARTS = int(os.environ.get("DERECHO_RESTARTS", "5"))
-LEASE = 1.0
+LEASE = 0.5
 
 
 def restart(url: str, mode: str, wait: str = "--wait") -> None:

@@ -13,7 +13,7 @@ from tests.support.schemas import Janitor
 from tests.support.world import eventually
 
 PAUSES = int(os.environ.get("DERECHO_PAUSES", "10"))
-LEASE = 0.8
+LEASE = 0.5
 
 
 async def test_a_paused_engine_doubles_nothing_loses_nothing_and_survives(

@@ -47,8 +47,7 @@ SUPERVISOR = """
 "$1/pg_ctl" start --wait --timeout=60 --pgdata="$2/data" --log="$2/log" >/dev/null 2>&1 </dev/null || exit 1
 echo ready
 cat >/dev/null
-"$1/pg_ctl" stop --wait --timeout=10 --mode=fast --pgdata="$2/data" >/dev/null 2>&1 ||
-    "$1/pg_ctl" stop --wait --timeout=10 --mode=immediate --pgdata="$2/data" >/dev/null 2>&1
+"$1/pg_ctl" stop --wait --timeout=10 --mode=immediate --pgdata="$2/data" >/dev/null 2>&1
 rm -rf "$2"
 """
 

@@ -16,10 +16,16 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 SHAPE = """
-SELECT indexdef FROM pg_indexes WHERE schemaname = $1
-UNION ALL SELECT pg_get_constraintdef(pg_constraint.oid) FROM pg_constraint
-    JOIN pg_namespace ON pg_namespace.oid = connamespace WHERE nspname = $1
-UNION ALL SELECT concat(table_name, column_name, data_type) FROM information_schema.columns WHERE table_schema = $1
+WITH schema AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = $1), relation AS MATERIALIZED (
+    SELECT pg_class.oid, relname FROM pg_class JOIN schema ON relnamespace = schema.oid
+)
+SELECT relation::text FROM relation
+UNION ALL SELECT (attrelid, attname, atttypid, attnotnull, atthasdef, attisdropped)::text
+    FROM pg_attribute JOIN relation ON attrelid = relation.oid
+UNION ALL SELECT (indexrelid, indkey, indisunique, indexprs, indpred)::text
+    FROM pg_index JOIN relation ON indexrelid = relation.oid
+UNION ALL SELECT (pg_constraint.oid, conrelid, conname)::text
+    FROM pg_constraint JOIN schema ON connamespace = schema.oid
 ORDER BY 1
 """
 TABLES = "runs, live, history, inbox, message_keys, activities, timers, workers"
