@@ -65,7 +65,7 @@ class Meter:
 async def written_rows(client: Client, workflow: Workflow[[int], int]) -> list[Row]:
     """The history rows of all runs of a workflow, about in the order in which they were committed."""
     runs = [run.run_id async for run in client.list(workflow_type=workflow.name)]
-    rows = [(run_id, row) for run_id in runs for row in await client.store.load(run_id)]
+    rows = [(run_id, row) for run_id in runs for row in (await client.store.load([run_id]))[run_id]]
     return sorted(rows, key=lambda item: item[1].at)
 
 

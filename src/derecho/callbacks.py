@@ -102,13 +102,14 @@ def _is_its(token: _Token, event: ev.ActivityScheduled) -> bool:
 async def _was_ours(client: "Client", token: _Token, sender: str) -> bool:
     """Whether the conflict is with an earlier sending of this very commit, whose answer was lost."""
     messages = (await client.ask(client.store.pending, token.run_id)).messages
-    rows = await client.ask(client.store.load, token.run_id)
+    rows = (await client.ask(client.store.load, [token.run_id]))[token.run_id]
     return any(sender in data for data in [*(item.data for item in messages), *(row.data for row in rows)])
 
 
 async def _closed(client: "Client", token: _Token) -> CallbackClosed:
     """Why there is nothing to complete; who does not know the secret learns nothing."""
-    events = [event for row in await client.ask(client.store.load, token.run_id) for event in decode_events(row.data)]
+    rows = (await client.ask(client.store.load, [token.run_id]))[token.run_id]
+    events = [event for row in rows for event in decode_events(row.data)]
     event = events[token.activity - 1] if 0 < token.activity <= len(events) else None
     if isinstance(event, ev.ActivityScheduled) and event.queue == CALLBACK and _is_its(token, event):
         return CallbackClosed("this callback was completed before, or its run no longer waits for it")

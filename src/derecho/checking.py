@@ -192,7 +192,7 @@ class _Checker:
             what = f"version {row.version} of workflow {row.workflow_type!r} is not among those given"
             return Report("unknown", f"{what}; its versions there: {', '.join(map(str, have)) or 'none'}")
         try:
-            stored = await self._store.load(row.run_id)
+            stored = (await self._store.load([row.run_id]))[row.run_id]
             history = History.from_rows(row.workflow_id, row.run_id, row.workflow_type, stored)
         except (DerechoError, msgspec.DecodeError) as exc:
             return Report("unknown", f"its history cannot be read: {exc}")

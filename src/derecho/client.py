@@ -214,7 +214,7 @@ class Client:
 
     async def history(self, id: str, run_id: str | None) -> History:
         row = await self.find(id, run_id)
-        rows = await self.ask(self.store.load, row.run_id)
+        rows = (await self.ask(self.store.load, [row.run_id]))[row.run_id]
         return History.from_rows(row.workflow_id, row.run_id, row.workflow_type, rows)
 
     async def closing(self, id: str, run_id: str) -> Closing:

@@ -73,7 +73,7 @@ async def failure_of(handle: derecho.Handle[Any]) -> BaseException:
 async def outcomes(store: Store, run_id: str) -> list[ev.AnyEvent]:
     """The outcomes of activities in the history of a run."""
     kinds = (ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityTimedOut, ev.ActivityCancelled)
-    rows = await store.load(run_id)
+    rows = (await store.load([run_id]))[run_id]
     return [event for row in rows for event in decode_events(row.data) if isinstance(event, kinds)]
 
 

@@ -186,7 +186,7 @@ async def test_the_cost_of_an_activity_does_not_grow_with_the_history(store: Sto
             before = engine.committer.transitions
             handle = await engine.client.start(many.bind(count))
             await handle.result(timeout=30)
-            rows = await store.load(handle.run_id)
+            rows = (await store.load([handle.run_id]))[handle.run_id]
             costs.append((engine.committer.transitions - before, sum(len(row.data) for row in rows)))
     assert costs[1][0] <= 4.2 * costs[0][0]
     assert costs[1][1] <= 4.2 * costs[0][1]

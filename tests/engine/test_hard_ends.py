@@ -214,5 +214,5 @@ async def test_the_limit_begins_anew_with_each_replayed_task(store: Store) -> No
 
 
 async def fifty_tasks(store: Store, run_id: str) -> list[HistoryRow]:
-    rows = await store.load(run_id)
+    rows = (await store.load([run_id]))[run_id]
     return rows if len(rows) > 50 else []

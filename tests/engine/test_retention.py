@@ -141,7 +141,7 @@ async def test_closed_runs_go_with_their_histories_when_their_time_has_come(flow
         assert len(closed) == 4
         flows.clock.advance(HOUR + timedelta(minutes=1))
         assert await left(flows, 0) == set()
-        assert [await flows.store.load(run_id) for run_id in closed] == [[]] * 4
+        assert [(await flows.store.load([run_id]))[run_id] for run_id in closed] == [[]] * 4
         with pytest.raises(WorkflowNotFound):
             await client.get(order, "completed").result()
 
@@ -293,11 +293,11 @@ async def test_a_pass_that_ends_in_the_middle_is_taken_up(flows: Flows, monkeypa
     middle = await run_ids(flows.store)
     assert len(middle) == 41 - counted.runs
     assert 10 <= counted.runs <= 20
-    assert len([run_id for run_id in middle if await flows.store.load(run_id)]) == len(middle)
+    assert len([run_id for run_id in middle if (await flows.store.load([run_id]))[run_id]]) == len(middle)
     async with forgetful(flows):
         open_run = await flows.waiting("open")
         assert await left(flows, 1) == {open_run.run_id}
-    assert [run_id for run_id in runs if await flows.store.load(run_id)] == [open_run.run_id]
+    assert [run_id for run_id in runs if (await flows.store.load([run_id]))[run_id]] == [open_run.run_id]
 
 
 async def test_engines_that_forget_at_once_do_not_mind(flows: Flows, caplog: pytest.LogCaptureFixture) -> None:

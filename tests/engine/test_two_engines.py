@@ -83,7 +83,9 @@ async def test_they_share_the_work_and_schedule_nothing_twice(store: Store, cloc
     assert results == [4 * n for n in range(40)]
     assert set(Counter(log.attempts).values()) == {1}
     for handle in handles:
-        events = [event for row in await store.load(handle.run_id) for event in decode_events(row.data)]
+        events = [
+            event for row in (await store.load([handle.run_id]))[handle.run_id] for event in decode_events(row.data)
+        ]
         assert sum(isinstance(event, ActivityScheduled) for event in events) == 4
         assert sum(isinstance(event, TimerFired) for event in events) == 1
 
@@ -145,7 +147,7 @@ async def test_an_engine_that_was_paused_loses_nothing_and_does_nothing_twice(
         assert await paused.client.run(order.bind(2, nap=0)) == 8
     assert set(Counter(key for _, key in log.attempts).values()) == {1}
     assert [name for name, _ in log.attempts].count("other") == 1
-    events = [event for row in await store.load(handle.run_id) for event in decode_events(row.data)]
+    events = [event for row in (await store.load([handle.run_id]))[handle.run_id] for event in decode_events(row.data)]
     assert sum(isinstance(event, TimerFired) for event in events) == 1
 
 
@@ -166,7 +168,7 @@ async def test_an_attempt_of_an_engine_declared_dead_is_stopped_and_its_result_r
             assert await other.client.get(order, "w").result(timeout=20) == 28
             gate.is_open = True
             ticking.cancel()
-    events = [event for row in await store.load(handle.run_id) for event in decode_events(row.data)]
+    events = [event for row in (await store.load([handle.run_id]))[handle.run_id] for event in decode_events(row.data)]
     assert sum(type(event).__name__ == "ActivityCompleted" for event in events) == 4
 
 

@@ -33,7 +33,7 @@ async def act(name: str) -> str:
     ledger = activity.resource(Ledger)
     key = activity.idempotency_key
     ledger.begun[key] += 1
-    for row in await ledger.store.load(activity.run_id):
+    for row in (await ledger.store.load([activity.run_id]))[activity.run_id]:
         if f'"activity_completed","activity":{key.rpartition(":")[2]},' in row.data:
             ledger.after_outcome.append(key)
     ledger.finished.add(key)

@@ -99,7 +99,7 @@ async def test_a_connection_that_is_lost_anywhere_applies_a_commit_once(
             assert all(isinstance(result, Receipt) for result in results), results
             run = await store.get_run(run_id)
             assert run is not None
-            assert (run.tasks, run.inbox_last, len(await store.load(run_id))) == (1, 2, 1)
+            assert (run.tasks, run.inbox_last, len((await store.load([run_id]))[run_id])) == (1, 2, 1)
         await store.close()
     print(f"planned {planned}, struck {dict(proxy.struck)}; commits {dict(counts)}")
     assert proxy.struck[where] >= planned

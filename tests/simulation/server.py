@@ -85,7 +85,7 @@ class Server:
         if name == "commit":
             verdicts = [getattr(item, "reason", "ok") for item in result or ()]
             self.trace(f"{process.name} commit {len(self.lines)} {verdicts}")
-        elif name == "load" and result:
+        elif name == "load" and any(result.values()):
             self.mark("a run was rebuilt from its history")
         elif result and name.startswith("claim"):
             self.trace(f"{process.name} {name} {len(result)}")

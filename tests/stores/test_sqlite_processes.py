@@ -74,7 +74,7 @@ async def test_a_run_advances_once_when_two_stores_race(pair: tuple[World, World
         results = await asyncio.gather(*(world.commit(task) for world, task in zip(pair, tasks, strict=True)))
         assert sorted(result.reason if isinstance(result, Conflict) else "" for result in results) == ["", "moved"]
         run = await pair[1].run()
-    assert len(await pair[0].store.load("run-1")) == 21
+    assert len((await pair[0].store.load(["run-1"]))["run-1"]) == 21
 
 
 async def test_work_is_shared_and_not_doubled(pair: tuple[World, World]) -> None:

@@ -44,12 +44,12 @@ async def store(tmp_path: Path) -> SQLiteStore:
 
 
 async def test_the_same_code_is_safe_and_nothing_is_written(store: SQLiteStore) -> None:
-    before = [await store.load(row.run_id) for row in await store.list_runs(RunFilter())]
+    before = [(await store.load([row.run_id]))[row.run_id] for row in await store.list_runs(RunFilter())]
     seen: list[int] = []
     report = await derecho.check(store, [shop_v1.sale], processes=2, progress=lambda count, _: seen.append(count))
     assert (report.verdicts, report.closed) == ({"safe": 2}, {"safe": 1})
     assert (report.exit_status, report.problems, seen) == (0, [], [1, 2, 3])
-    assert before == [await store.load(row.run_id) for row in await store.list_runs(RunFilter())]
+    assert before == [(await store.load([row.run_id]))[row.run_id] for row in await store.list_runs(RunFilter())]
     await store.close()
 
 

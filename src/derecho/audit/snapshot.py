@@ -139,9 +139,9 @@ async def _of_protocol(store: Store) -> Snapshot:
     snapshot, before = Snapshot(), None
     while page := await store.list_runs(RunFilter(before=before)):
         before = (page[-1].started_at, page[-1].run_id)
+        snapshot.history.update(await store.load([run.run_id for run in page]))
         for run in page:
             snapshot.runs[run.run_id] = run
-            snapshot.history[run.run_id] = await store.load(run.run_id)
             pending = await store.pending(run.run_id)
             snapshot.activities[run.run_id] = pending.activities
             snapshot.timers[run.run_id] = pending.timers

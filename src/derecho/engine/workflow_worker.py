@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from derecho.engine.activity_worker import Reservation
 from derecho.engine.births import BirthJob, Births
 from derecho.engine.blocking import QUARANTINE_AFTER, Blocker, Suspects
+from derecho.engine.histories import Histories
 from derecho.engine.plans import Plan, plan_turn
 from derecho.engine.runs import Cache, LiveRun, PendingFact, Turn, TurnJob, unused
 from derecho.engine.steps import StepRunner
@@ -45,6 +46,7 @@ class WorkflowWorker:
         self.births = Births(engine, self)
         self._steps = StepRunner(engine, self.direct)
         self._blocker = Blocker(engine)
+        self._histories = Histories(engine, self._spawn)
         self._background: set[asyncio.Task[None]] = set()
         self._suspects = Suspects(engine.store)
         self._refusals: dict[str, int] = {}
@@ -173,7 +175,7 @@ class WorkflowWorker:
         """Read and verify the history of a run that is not in memory, then take the turn."""
         engine, run_id = self._engine, run.identity.run_id
         try:
-            rows = await engine.persist(lambda: engine.store.load(run_id), "load a history")
+            rows = await self._histories.load(run_id, run.head.events)
             verify(rows, head=run.head.digest, run_id=run_id)
         except (StoreError, PayloadError) as exc:
             row = await engine.persist(lambda: engine.store.get_run(run_id), "look at a run")

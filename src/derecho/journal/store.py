@@ -100,8 +100,8 @@ class Store(Protocol):
     async def overdue(self, limit: int) -> Overdue:
         """Look at what the timeout worker must judge; takes nothing."""
 
-    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
-        """The history rows of a run behind `after_task`, in order; empty when there is none."""
+    async def load(self, run_ids: Collection[str]) -> dict[str, list[HistoryRow]]:
+        """The history rows of each of these runs, in order; empty for a run that has none."""
 
     async def get_run(self, run_id: str) -> model.RunRow | None: ...
 

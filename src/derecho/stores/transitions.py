@@ -48,6 +48,11 @@ def unfit(transition: Transition) -> Conflict | None:
     return None
 
 
+def can_be_stored(text: str) -> bool:
+    """Whether databases hold such a text; what is sought by another one is not there."""
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
+
+
 def _has_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value

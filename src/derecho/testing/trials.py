@@ -293,7 +293,7 @@ class Trial:
         """Every history of the world is whole, and leads the code to the same commands."""
         world = self.world
         for row in await world.store.list_runs(RunFilter(limit=10_000)):
-            rows = await world.store.load(row.run_id)
+            rows = (await world.store.load([row.run_id]))[row.run_id]
             history = History.from_rows(row.workflow_id, row.run_id, row.workflow_type, rows)
             self.histories.append(history)
             check_history(history)

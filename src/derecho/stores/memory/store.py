@@ -154,10 +154,10 @@ class MemoryStore:
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
-    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
+    async def load(self, run_ids: Collection[str]) -> dict[str, list[HistoryRow]]:
         with self._lock:
-            rows = self._tables.history.get(run_id, {})
-            return [rows[task] for task in range(after_task + 1, len(rows) + 1)]
+            histories = {run_id: self._tables.history.get(run_id, {}) for run_id in run_ids}
+            return {run_id: [rows[task] for task in sorted(rows)] for run_id, rows in histories.items()}
 
     async def get_run(self, run_id: str) -> model.RunRow | None:
         return self._tables.runs.get(run_id)

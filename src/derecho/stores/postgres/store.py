@@ -24,6 +24,7 @@ from derecho.stores.postgres.migrate import prepare
 from derecho.stores.postgres.notices import Notices
 from derecho.stores.postgres.user import Session, check_within
 from derecho.stores.postgres.writing import Settled, Writing, wait_for_standby
+from derecho.stores.transitions import can_be_stored
 
 T = TypeVar("T")
 
@@ -272,8 +273,11 @@ class PostgresStore:
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
-    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
-        return [HistoryRow(*row) for row in await self._read(self._reads["load"], run_id, after_task)]
+    async def load(self, run_ids: Collection[str]) -> dict[str, list[HistoryRow]]:
+        found: dict[str, list[HistoryRow]] = {run_id: [] for run_id in run_ids}
+        for run_id, *row in await self._read(self._reads["load"], list(filter(can_be_stored, found))):
+            found[run_id].append(HistoryRow(*row))
+        return found
 
     async def _run_rows(self, statement: str, *parameters: object) -> list[model.RunRow]:
         return [_run_row(row) for row in await self._read(self._reads[statement], *parameters)]

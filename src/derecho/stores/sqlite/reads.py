@@ -10,12 +10,17 @@ from derecho.journal.store import Pending
 from derecho.journal.wire import HistoryRow
 from derecho.stores.sql import load as load_sql
 from derecho.stores.sqlite.rows import activity_row, run_row, worker_row
+from derecho.stores.transitions import can_be_stored
 
 _SQL = load_sql("sqlite/reads")
 
 
-def load(connection: sqlite3.Connection, run_id: str, after_task: int) -> list[HistoryRow]:
-    return [HistoryRow(*row) for row in connection.execute(_SQL["load"], (run_id, after_task))]
+def load(connection: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, list[HistoryRow]]:
+    """A statement for each run: here a statement costs next to nothing, what costs is the way to this thread."""
+    found: dict[str, list[HistoryRow]] = {run_id: [] for run_id in run_ids}
+    for run_id in filter(can_be_stored, found):
+        found[run_id] = [HistoryRow(*row) for row in connection.execute(_SQL["load"], (run_id,))]
+    return found
 
 
 def get_run(connection: sqlite3.Connection, run_id: str) -> RunRow | None:

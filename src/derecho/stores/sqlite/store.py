@@ -232,8 +232,9 @@ class SQLiteStore:
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
-    async def load(self, run_id: str, after_task: int = 0) -> list[HistoryRow]:
-        return await self._read(lambda connection: reads.load(connection, run_id, after_task), [])
+    async def load(self, run_ids: Collection[str]) -> dict[str, list[HistoryRow]]:
+        wanted = list(run_ids)
+        return await self._read(lambda connection: reads.load(connection, wanted), {})
 
     async def get_run(self, run_id: str) -> RunRow | None:
         return await self._read(lambda connection: reads.get_run(connection, run_id), None)

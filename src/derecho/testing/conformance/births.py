@@ -36,7 +36,7 @@ class TestFirstTask:
         row = await world.run()
         assert (row.head, row.status, row.inbox_last) == (head_after(FIRST), "running", 0)
         assert (row.claim, row.worker, row.ready_at) == (None, None, None)
-        assert await world.store.load("run-1") == [FIRST.row]
+        assert (await world.store.load(["run-1"]))["run-1"] == [FIRST.row]
         assert await world.claim() == []
 
     async def test_a_message_wakes_it_and_its_next_task_follows(self, world: World) -> None:
@@ -47,7 +47,7 @@ class TestFirstTask:
         assert taken.run.head == head_after(FIRST)
         second = advance(seen=head_after(FIRST), claim=taken.run.claim, consume_to=1)
         await world.do(second)
-        assert await world.store.load("run-1") == [FIRST.row, second.row]
+        assert (await world.store.load(["run-1"]))["run-1"] == [FIRST.row, second.row]
 
     async def test_with_its_claim_it_stays_with_its_worker_until_that_leaves(self, world: World) -> None:
         await world.register()
@@ -66,7 +66,7 @@ class TestFirstTask:
         activity = ScheduleActivity(activity_row(3, claim="token", worker="nobody", started_at=1))
         assert await world.refused(born(keep_claim=keep_claim, worker="nobody"), activity) == Conflict("claimed")
         assert await world.store.get_run("run-1") is None
-        assert await world.store.load("run-1") == []
+        assert (await world.store.load(["run-1"]))["run-1"] == []
 
     async def test_repeating_it_has_no_effect(self, world: World) -> None:
         await world.register()
@@ -82,7 +82,7 @@ class TestFirstTask:
         birth = (born(), ScheduleActivity(activity_row(3)))
         assert await world.refused(*birth) == Conflict("already_running", "run-2")
         assert await world.store.get_run("run-1") is None
-        assert await world.store.load("run-1") == []
+        assert (await world.store.load(["run-1"]))["run-1"] == []
         assert await world.claim_activities() == []
 
     async def test_its_activity_can_be_under_way_from_the_start(self, world: World) -> None:

@@ -181,7 +181,7 @@ async def everything(store: Store) -> dict[str, Any]:
     for run in runs:
         seen[run.run_id] = (
             await store.get_run(run.run_id),
-            await store.load(run.run_id),
+            await store.load([run.run_id]),
             await store.pending(run.run_id),
             await store.children(run.run_id),
         )

@@ -95,7 +95,7 @@ class TestForgetRun:
         await world.closed()
         await world.do(ForgetRun("run-1"))
         assert await world.store.get_run("run-1") is None
-        assert await world.store.load("run-1") == []
+        assert (await world.store.load(["run-1"]))["run-1"] == []
         assert await world.store.find_run("order-1") is None
         assert await world.store.list_runs(RunFilter()) == []
         assert await world.refused(ForgetRun("run-1")) == Conflict("not_found")

@@ -5,6 +5,7 @@ import pytest
 from derecho.journal.changes import BuryWorker, Conflict, CreateRun, RegisterWorker, RenewWorker, RetireWorker
 from derecho.journal.model import RunFilter, WorkerRow
 from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.wire import HistoryRow
 from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, advance, message, run_row
 
 
@@ -14,7 +15,7 @@ class TestReads:
         store = world.store
         assert await store.get_run("run-1") is None
         assert await store.find_run("order-1") is None
-        assert await store.load("run-1") == []
+        assert (await store.load(["run-1"]))["run-1"] == []
         assert await store.pending("run-1") == Pending([], [], [])
         assert await store.children("run-1") == []
         assert await store.closed(["run-1"]) == []
@@ -33,18 +34,18 @@ class TestReads:
         assert [row.activity for row in pending.activities] == [3, 5, 9]
         assert [row.timer for row in pending.timers] == [4, 6, 10]
 
-    async def test_history_is_told_from_where_it_is_wanted(self, world: World) -> None:
-        run = await world.start()
-        rows = []
+    async def test_histories_are_told_for_all_runs_that_are_asked_for(self, world: World) -> None:
+        wanted: dict[str, list[HistoryRow]] = {"run-1": [], "run-2": [], "run-3": [], "nothing": []}
+        for number in (1, 2, 3):
+            await world.start(number)
         for number in range(12):  # more than nine, so that an order by text would show
-            task = advance(seen=run.head, data=f"[{number}]")
-            rows.append(task.row)
-            await world.do(task)
-            run = await world.run()
-        assert await world.store.load("run-1") == rows
-        assert await world.store.load("run-1", after_task=10) == rows[10:]
-        assert await world.store.load("run-1", after_task=12) == []
-        assert await world.store.load("run-2") == []
+            for run_id in ("run-3", "run-1"):
+                task = advance(run_id, seen=(await world.run(run_id)).head, data=f"[{number}]")
+                wanted[run_id].append(task.row)
+                await world.do(task)
+        assert await world.store.load(list(wanted)) == wanted
+        assert await world.store.load(["run-3", "run-3"]) == {"run-3": wanted["run-3"]}
+        assert await world.store.load([]) == {}
 
     async def test_closed_runs_are_told_in_the_order_asked_for(self, world: World) -> None:
         for number in (1, 2, 3):

@@ -122,8 +122,7 @@ class TestAdvance:
         await world.do(first)
         await world.do(second)
         assert (await world.run()).head == head_after(second) == Head(2, 4, second.row.digest)
-        assert await world.store.load("run-1") == [first.row, second.row]
-        assert await world.store.load("run-1", after_task=1) == [second.row]
+        assert (await world.store.load(["run-1"]))["run-1"] == [first.row, second.row]
 
     async def test_a_run_that_has_read_everything_sleeps(self, world: World) -> None:
         await world.start()

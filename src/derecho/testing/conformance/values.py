@@ -76,7 +76,7 @@ class TestValues:
         text = "\N{SNOWMAN}\\\"'x" * (size // 6)
         await world.do(advance(data=text))
         await world.do(Deliver(NewMessage(text), run_id="run-1"))
-        assert (await world.store.load("run-1"))[0].data == text
+        assert (await world.store.load(["run-1"]))["run-1"][0].data == text
         assert text in await world.inbox()
 
     @pytest.mark.parametrize("instant", [0, -1, 1, FOREVER - 1, FOREVER])
@@ -110,7 +110,9 @@ class TestValues:
         store = world.store
         assert await store.get_run(text) is None
         assert await store.find_run(text) is None
-        assert await store.load(text) == []
+        known = await world.closed()
+        found = await store.load([text, known.run_id])
+        assert (found[text], len(found[known.run_id])) == ([], known.tasks)
         assert await store.children(text) == []
         assert await store.closed([text]) == []
         assert await store.attempts([(text, 1)]) == []

@@ -1,8 +1,9 @@
 -- Reads that decide nothing.
 
--- name: load(run_id, after_task)
-SELECT task, first_event, at, data, digest FROM derecho.history
-WHERE run_id = :run_id AND task > :after_task ORDER BY task;
+-- name: load(run_ids)
+SELECT history.* FROM unnest(:run_ids::text[]) AS wanted (run_id) CROSS JOIN LATERAL (
+    SELECT * FROM derecho.history WHERE run_id = wanted.run_id ORDER BY task
+) AS history;
 
 -- name: get_run(run_id)
 SELECT * FROM derecho.run_rows WHERE run_id = :run_id;

@@ -1,7 +1,7 @@
 -- Reads that decide nothing. They run on a connection of their own and never wait for a commit.
 
--- name: load(run_id, after_task)
-SELECT task, first_event, at, data, digest FROM history WHERE run_id = :run_id AND task > :after_task ORDER BY task;
+-- name: load(run_id)
+SELECT task, first_event, at, data, digest FROM history WHERE run_id = :run_id ORDER BY task;
 
 -- name: get_run(run_id)
 SELECT * FROM runs WHERE run_id = :run_id;
