@@ -8,10 +8,12 @@ from typing import Any, cast
 import pytest
 
 import derecho
-from derecho import Client, Context, Store, WorkflowAlreadyRunning
+from derecho import Client, Context, Store, StoreUnavailable, WorkflowAlreadyRunning
 from derecho.engine import births
+from derecho.engine.turns import CROWD
 from derecho.testing.faults import MODES, FaultyStore
 from tests.support.world import engine_of, eventually, quick_hand_over
+from tests.support.wrapped import Weather, wrapped
 
 released = threading.Event()
 ran: list[str] = []
@@ -159,6 +161,31 @@ async def test_more_starts_than_there_is_room_for_all_finish(store: Store) -> No
         results = await asyncio.gather(*(engine.client.run(order.bind(str(number))) for number in range(250)))
     assert results == [f"{number} is done" for number in range(250)]
     assert sorted(ran, key=int) == [str(number) for number in range(250)]
+
+
+async def test_a_starter_that_gives_up_while_it_waits_in_line_starts_nothing(store: Store) -> None:
+    async with engine_of(store, order, work) as engine:
+        starts = [asyncio.create_task(engine.client.start(order.bind(f"{n}"), id=f"w{n}")) for n in range(3 * CROWD)]
+        await eventually(lambda: engine.workflows.births.under_way == CROWD)
+        for start in starts[2 * CROWD :]:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        assert engine.workflows.births.under_way == 0
+        assert len([run async for run in engine.client.list()]) == 2 * CROWD
+
+
+async def test_starts_in_line_are_told_when_the_engine_stops_before_they_begin(store: Store) -> None:
+    weather = Weather(StoreUnavailable("the database is away"))
+    async with engine_of(wrapped(store, commit=weather), order, work) as engine:
+        weather.bad = True
+        starts = [asyncio.create_task(engine.client.start(order.bind(f"{n}"), id=f"w{n}")) for n in range(3 * CROWD)]
+        await eventually(lambda: engine.workflows.births.under_way == CROWD)
+        weather.bad = False
+        await engine.workflows.close(0.0)  # as at the end of a shutdown that could not wait
+        told = await asyncio.wait_for(asyncio.gather(*starts, return_exceptions=True), 30)
+    in_line = [outcome for outcome in told if isinstance(outcome, StoreUnavailable)]
+    assert len(in_line) == 2 * CROWD
+    assert {outcome.outcome for outcome in in_line} == {"not_applied"}
 
 
 async def test_a_starter_that_gives_up_leaves_no_run_half_begun(store: Store) -> None:

@@ -141,6 +141,26 @@ async def test_other_methods_open_the_store(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_opening_an_open_store_does_not_wait_for_what_is_being_written(tmp_path: Path) -> None:
+    """Every start opens the store, and must not stand behind the commit that is under way."""
+    store, under_way, go_on = SQLiteStore(tmp_path / "shop.db"), threading.Event(), threading.Event()
+    await store.open()
+
+    def write(connection: sqlite3.Connection) -> None:
+        under_way.set()
+        go_on.wait(60)
+
+    writing = asyncio.create_task(store._write(write))
+    await asyncio.to_thread(under_way.wait, 60)
+    try:
+        await asyncio.wait_for(store.open(), 30)
+        assert not writing.done()
+    finally:
+        go_on.set()
+        await writing
+        await store.close()
+
+
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ commands cannot be committed) leads to the plain start, which records the run an
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,14 @@ class BirthJob(TurnJob):
 
     __slots__ = ("answer", "create", "has_begun", "is_back")
 
-    def __init__(self, turn: Turn, make: Callable[[LiveRun], Execution], create: CreateRun) -> None:
+    def __init__(
+        self, turn: Turn, make: Callable[[LiveRun], Execution], create: CreateRun, answer: asyncio.Future[Result]
+    ) -> None:
         super().__init__(turn, make)
         self.create = create
         self.has_begun = False
         self.is_back = False  # from the workflow thread, so that the execution may be touched
-        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.answer = answer
 
     def run(self, mark: Callable[[], None]) -> None:
         self.has_begun = True
@@ -70,24 +73,43 @@ class Births:
         self._waiting: dict[BirthJob, None] = {}  # for the workflow thread
         self._look_again: asyncio.TimerHandle | None = None
         self.under_way = 0
-        self._room = asyncio.Semaphore(CROWD)  # starts under way at once
+        self._queue: deque[tuple[asyncio.Future[Result], WorkflowDefinition, CreateRun, Sequence[ev.Fact]]] = deque()
 
     async def begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
         """Commit a start together with its first turn, or the plain start; raises StoreError and PayloadError."""
-        async with self._room:
-            return await self._begin(definition, create, facts)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((answer, definition, create, facts))
+        self._begin_some()
+        return await answer
 
-    async def _begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
+    def _begin_some(self) -> None:
+        """Begin those that are next, so that a crowd is under way and no more."""
+        while self._queue and self.under_way < CROWD:
+            answer, definition, create, facts = self._queue.popleft()
+            if not answer.done():  # whoever started it may have gone away
+                self._begin(answer, definition, create, facts)
+
+    def _begin(
+        self,
+        answer: asyncio.Future[Result],
+        definition: WorkflowDefinition,
+        create: CreateRun,
+        facts: Sequence[ev.Fact],
+    ) -> None:
         worker, engine = self._worker, self._engine
         row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)
         turn = Turn(LiveRun(row, definition), [PendingFact(fact, 0, None) for fact in facts], engine.store.now(), ())
-        job = BirthJob(turn, worker.make, replace(create, row=row))
+        job = BirthJob(turn, worker.make, replace(create, row=row), answer)
         self.under_way += 1
         self._waiting[job] = None
         worker.turns.submit(job)
         if self._look_again is None:
             self._look()
-        return await job.answer
+
+    def close(self) -> None:
+        """Starts that have not begun are told so."""
+        while self._queue:
+            resolve(self._queue.popleft()[0], StoreUnavailable("the engine has stopped", outcome="not_applied"))
 
     def succeed(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
         """Begin a run that continues another one: just created, claimed for this engine unless its lease was lost."""
@@ -116,10 +138,9 @@ class Births:
 
         def done(result: Result | StoreError) -> None:
             if isinstance(result, Receipt) and not result.repeated and not self._is_stale(job.create.row):
-                self.under_way -= 1
                 worker.runs.add(run)
                 worker.settle(turn, plan, result)
-                resolve(job.answer, result)
+                self._answer(job, result)
                 return
             plan.reservation.give_back()
             if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
@@ -154,10 +175,14 @@ class Births:
         return row.worker != self._engine.incarnation or self._worker.runs.get(row.run_id) is not None
 
     def _end(self, job: BirthJob, result: Result | StoreError | PayloadError) -> None:
-        self.under_way -= 1
         if job.is_back:
             self._drop(job.turn.run)
+        self._answer(job, result)
+
+    def _answer(self, job: BirthJob, result: Result | StoreError | PayloadError) -> None:
+        self.under_way -= 1
         resolve(job.answer, result)
+        self._begin_some()
 
     def _drop(self, run: LiveRun) -> None:
         run.gone = True

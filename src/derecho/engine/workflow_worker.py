@@ -371,6 +371,7 @@ class WorkflowWorker:
             with suppress(TimeoutError):  # the store may be away
                 await asyncio.wait_for(self._engine.committer.flush(), deadline - time.monotonic())
             await asyncio.sleep(0.002)  # the turn is on the workflow thread
+        self.births.close()
         for run in self.runs:
             self._fall_back(run, ())
         for task in self._background:  # histories that are still being read

@@ -200,7 +200,7 @@ class Execution:
     def start(self, fact: ev.WorkflowStarted) -> None:
         self.started = fact
         self.loop.seconds = (self.at - fact.at) / SECOND
-        self.loop.main = self.loop._context.run(self.loop.create_task, self._main(self, fact), name="main")
+        self.loop.start_main(self._main(self, fact))
 
     def receive_signal(self, fact: ev.SignalReceived) -> None:
         self._signal_count += 1
@@ -345,7 +345,7 @@ class Execution:
         main = self.loop.main
         if main is None or not (main.done() or self.forced):
             return
-        unread = sum(len(buffer.unread()) for buffer in self.signals.values())
+        unread = sum(len(buffer.unread()) for buffer in self.signals.values()) if self.signals else 0
         if main.done():
             try:
                 outcome = self.rules.outcome(main, self.loop.fibers.values(), self.cancel, unread)

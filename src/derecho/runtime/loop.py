@@ -197,11 +197,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> Fiber[T]:
-        if id(coro) in self._listed:
-            return self._listed.pop(id(coro))
-        for sibling in listed_order() or ():
-            self._listed[id(sibling)] = self._new_fiber(sibling, None, context)
-        return self._listed.pop(id(coro), None) or self._new_fiber(coro, name, context)
+        if not self._listed or id(coro) not in self._listed:
+            for sibling in listed_order() or ():
+                self._listed[id(sibling)] = self._new_fiber(sibling, None, context)
+        made = self._listed.pop(id(coro), None) if self._listed else None
+        return made or self._new_fiber(coro, name, context)
+
+    def start_main(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Make the fiber whose end is the run's end."""
+        self.main = self._new_fiber(coro, "main", self._context.copy())
 
     def _new_fiber(
         self,

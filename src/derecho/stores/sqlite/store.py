@@ -57,6 +57,7 @@ class SQLiteStore:
         self._last = 0
         self._known = False  # whether the file has been opened before, so that it must exist from then on
         self._closed = False
+        self._is_ready = False  # what `open` promises has been done
         self._threads: tuple[ConnectionThread, ConnectionThread] | None = None  # the writer and the reader
         self._hints = Hints()
         self._watch = Watch(self._path, self._hints)
@@ -80,6 +81,8 @@ class SQLiteStore:
     async def open(self) -> None:
         """Open the file, check its settings, apply migrations; raises StoreError with the remedy."""
         with self._lock:
+            if self._is_ready:
+                return
             if self._threads is None:
                 self._threads = (
                     ConnectionThread("derecho-sqlite-writer", self._connect_writer, self._watch.poll),
@@ -93,6 +96,8 @@ class SQLiteStore:
             if code_of(exc.__cause__) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise StoreError(str(exc)) from exc.__cause__
             raise
+        with self._lock:
+            self._is_ready = self._threads is not None and self._threads[0] is writer
 
     def _connect_writer(self) -> sqlite3.Connection:
         connection = files.open_writer(self._path, self._synchronous, create=not self._known)
@@ -107,6 +112,7 @@ class SQLiteStore:
     async def close(self) -> None:
         with self._lock:
             self._closed = True
+            self._is_ready = False
             threads, self._threads = self._threads or (), None
         for thread in reversed(threads):  # the writer last: who closes last checkpoints
             thread.stop()
