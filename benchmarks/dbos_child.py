@@ -81,10 +81,16 @@ async def ten_steps_each_called_so(scale: float) -> Figures:
 
 async def from_start_to_result(scale: float) -> Figures:
     figures: Figures = []
-    for steps, what in ((0, "no activity"), (1, "one activity")):
+    cases = [
+        (steps, f"{what}{when}", rest)
+        for steps, what in ((0, "no activity"), (1, "one activity"))
+        for when, rest in (("", 0.0), (", after 5 ms of rest", 0.005))
+    ]
+    for steps, what, rest in cases:
         waits = []
         for _ in range(at_least(200, scale, 50)):
-            await asyncio.sleep(0.005)
+            if rest:
+                await asyncio.sleep(rest)
             began = time.perf_counter()
             handle = await DBOS.start_workflow_async(in_sequence, steps)
             assert await handle.get_result() == 0

@@ -7,16 +7,25 @@ from benchmarks.definitions import nothing, one_activity, sleep
 from benchmarks.measure import Figure, Setup, Workload, percentile
 from derecho import Client, Handle
 
+REST = 0.005
+"""Seconds without anything to do, after which the processor's caches and the machine itself have gone cold."""
+
 
 async def from_start_to_result(setup: Setup) -> list[Figure]:
     samples = setup.count(200, least=50)
     figures = []
+    cases = [
+        (workflow, f"{what}{when}", rest)
+        for workflow, what in ((nothing, "no activity"), (one_activity, "one activity"))
+        for when, rest in (("", 0.0), (", after 5 ms of rest", REST))
+    ]
     async with setup.engine() as engine:
-        for workflow, what in ((nothing, "no activity"), (one_activity, "one activity")):
+        for workflow, what, rest in cases:
             await engine.client.run(workflow.bind(0))
             waits = []
             for number in range(samples):
-                await asyncio.sleep(0.005)
+                if rest:
+                    await asyncio.sleep(rest)
                 began = time.perf_counter()
                 assert await engine.client.run(workflow.bind(number)) == number
                 waits.append((time.perf_counter() - began) * 1e3)

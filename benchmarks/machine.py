@@ -16,7 +16,7 @@ def describe(directory: Path) -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "revision": _revision(directory),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, a million calls of a method in {_calls():.0f} ms",
         "sqlite": sqlite3.sqlite_version,
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} x {_processor()}",
         "load before": load,
@@ -51,6 +51,29 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        self.count += 1
+
+
+def _calls() -> float:
+    """Milliseconds for a million calls of a method: how fast this interpreter is, here and now.
+
+    Builds of one version differ: without profile-guided optimisation everything takes a fifth to a third longer.
+    """
+    counter, add = _Counter(), _Counter.add
+    spent = []
+    for _ in range(10):
+        began = time.perf_counter()
+        for _ in range(100_000):
+            add(counter)
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent) * 1e4
 
 
 def _fdatasync(directory: Path) -> float:
