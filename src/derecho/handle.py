@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
-from derecho.clock import Duration, micros, to_datetime
+from derecho.clock import SECOND, Duration, micros, to_datetime
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowTerminated
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, short_type
@@ -68,13 +67,20 @@ class Handle(Generic[R]):
         Raises WorkflowFailed (the author's own exception is its cause), WorkflowCancelled, WorkflowTerminated,
         WorkflowNotFound, and TimeoutError after `timeout`, with which nothing happens to the run.
         """
-        async with nullcontext() if timeout is None else asyncio.timeout(micros(timeout) / 1e6):
-            run_id = await self._run() or (await self._client.find(self.id)).run_id
-            while True:
-                status, outcome = await self._client.closing(self.id, run_id)
-                if not isinstance(outcome, ev.WorkflowContinuedAsNew):
-                    return cast(R, self._open(status, outcome, run_id))
-                run_id = await self._client.successor(self.id, run_id) or outcome.run_id
+        if timeout is None:
+            return await self._result()
+        seconds = micros(timeout) / SECOND
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._result()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(
+                f"workflow {self.id!r} has no result after {seconds:g} s. It goes on: ask again, or see where it is "
+                "with describe() and history()"
+            ) from None
 
     async def describe(self) -> Run:
         """The latest run of this id, or the run that the handle names. Raises WorkflowNotFound."""
@@ -99,6 +105,14 @@ class Handle(Generic[R]):
     async def terminate(self, reason: str = "") -> None:
         """Close the run at once, whatever its code does. Harmless on a closed run."""
         await self._client.terminate(self.id, self._run_id, reason)
+
+    async def _result(self) -> R:
+        run_id = await self._run() or (await self._client.find(self.id)).run_id
+        while True:
+            status, outcome = await self._client.closing(self.id, run_id)
+            if not isinstance(outcome, ev.WorkflowContinuedAsNew):
+                return cast(R, self._open(status, outcome, run_id))
+            run_id = await self._client.successor(self.id, run_id) or outcome.run_id
 
     async def _run(self) -> str | None:
         """The run that this handle names, once it is known to be a run of this workflow id."""

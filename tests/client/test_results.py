@@ -100,8 +100,8 @@ async def test_a_failure_has_the_authors_own_error_as_its_cause(store: Store) ->
 
 async def test_waiting_for_so_long_and_no_longer_does_nothing_to_the_run(store: Store) -> None:
     async with engine_of(store, pays) as engine:
-        handle = await engine.client.start(pays.bind())
-        with pytest.raises(TimeoutError):
+        handle = await engine.client.start(pays.bind(), id="w")
+        with pytest.raises(TimeoutError, match=r"workflow 'w' has no result after 0\.01 s\. It goes on"):
             await handle.result(timeout=0.01)
         assert (await handle.describe()).status == "running"
         await handle.signal(go, 5)
