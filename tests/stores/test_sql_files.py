@@ -17,6 +17,15 @@ CODE = "\n".join(path.read_text() for path in sorted((FOLDER.parent / "sqlite").
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where SQL is read from, for a test that writes its own: what was read before and since is forgotten."""
+    monkeypatch.setattr(sql, "_HERE", tmp_path)
+    sql.load.cache_clear()
+    yield tmp_path
+    sql.load.cache_clear()
+
+
+@pytest.fixture
 def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection = open_writer(str(tmp_path / "derecho.db"), "normal", create=True)
     yield connection
@@ -47,9 +56,8 @@ def test_each_statement_can_be_pasted_with_its_names(name: str, database: sqlite
         database.execute("EXPLAIN " + re.sub(r"--.*", "", statement), dict.fromkeys(names))
 
 
-def test_parameters_are_numbered_as_the_signature_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "_HERE", tmp_path)
-    (tmp_path / "some.sql").write_text(
+def test_parameters_are_numbered_as_the_signature_has_them(folder: Path) -> None:
+    (folder / "some.sql").write_text(
         "-- Comments before.\n-- name: one(b, a,\n--     ab)\n-- With :a in a comment.\n"
         "SELECT :a, :b, :ab, :a, ':', '10:30';\n-- name: two()\nSELECT 2;\n"
     )
@@ -58,11 +66,8 @@ def test_parameters_are_numbered_as_the_signature_has_them(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("signature", ["one()", "one(a, b)", "one(b)"])
-def test_a_signature_that_does_not_fit_is_found_at_once(
-    signature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sql, "_HERE", tmp_path)
-    (tmp_path / "some.sql").write_text(f"-- name: {signature}\nSELECT :a;\n")
+def test_a_signature_that_does_not_fit_is_found_at_once(signature: str, folder: Path) -> None:
+    (folder / "some.sql").write_text(f"-- name: {signature}\nSELECT :a;\n")
     with pytest.raises(ValueError, match="the signature of one"):
         sql.load("some")
 

@@ -8,6 +8,7 @@ backup restored), a new `epoch` begins: what was acknowledged last may be gone, 
 import asyncio
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -57,8 +58,9 @@ class _Learned(_Plain):  # type: ignore[misc]  # its stubs leave out what is ove
         if key in _types:
             return _types[key]
         found = await super()._introspect_types(typeoids, *rest)
-        if self.database and {row["ns"] for row in found[0]} <= {"pg_catalog", self.database[-1]}:
-            _types[key] = found
+        with suppress(TypeError, LookupError):  # another asyncpg may answer in another form: then each one asks
+            if self.database and {row["ns"] for row in found[0]} <= {"pg_catalog", self.database[-1]}:
+                _types[key] = found
         return found
 
 

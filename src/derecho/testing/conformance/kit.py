@@ -33,6 +33,7 @@ StoreFactory: TypeAlias = Callable[[Clock], Store]
 
 MINUTE = 60 * SECOND
 WORKER, OTHER_WORKER = "worker-1", "worker-2"
+COMPLETED = '{"type":"workflow_completed"}'
 ACTIVITY = '{"type":"activity_scheduled","name":"charge","start_to_close":30000000}'
 
 
@@ -92,6 +93,11 @@ class World:
         assert isinstance(result, Receipt), f"{changes} should have taken effect, but: {result}"
         return result
 
+    async def all_at_once(self, *changes: Change) -> None:
+        """Commit each change by itself, in one batch; all must take effect."""
+        for change, result in zip(changes, await self.store.commit([(change,) for change in changes]), strict=True):
+            assert isinstance(result, Receipt), f"{change} should have taken effect, but: {result}"
+
     async def refused(self, *changes: Change) -> Conflict:
         """Commit a transition that must conflict."""
         result = await self.commit(*changes)
@@ -140,7 +146,7 @@ class World:
 
     async def closed(self, number: int = 1, status: str = "completed", **fields: Any) -> RunRow:
         row = await self.start(number, **fields)
-        await self.do(advance(row.run_id, status=status, outcome='{"type":"workflow_completed"}'))
+        await self.do(advance(row.run_id, status=status, outcome=COMPLETED))
         return await self.run(row.run_id)
 
     async def activity(self, activity: int = 5, run_id: str = "run-1", **fields: Any) -> ActivityRow:
@@ -178,10 +184,11 @@ async def everything(store: Store) -> dict[str, Any]:
         "overdue": await store.overdue(1_000),
         "workers": await store.workers(),
     }
+    histories = await store.load([run.run_id for run in runs])
     for run in runs:
         seen[run.run_id] = (
             await store.get_run(run.run_id),
-            await store.load([run.run_id]),
+            histories[run.run_id],
             await store.pending(run.run_id),
             await store.children(run.run_id),
         )

@@ -4,7 +4,7 @@ The tests in `batches` take them alone, twice, in pairs and beside refused ones.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from derecho.clock import SECOND
 from derecho.journal.changes import (
@@ -28,7 +28,7 @@ from derecho.journal.changes import (
     ScheduleTimer,
 )
 from derecho.journal.model import Head, TimerRow, WorkerRow
-from derecho.testing.conformance.kit import MINUTE, World, activity_row, advance, message, run_row
+from derecho.testing.conformance.kit import COMPLETED, MINUTE, World, activity_row, advance, message, run_row
 
 START = 1_767_225_600 * SECOND
 """When the virtual clock begins, for instants inside of changes."""
@@ -50,18 +50,29 @@ async def prepare(world: World) -> None:
     `run-1` is open, held by worker-1, has an unread message, a held activity (5), an unclaimed one (6) and a timer (7);
     `run-2` is asleep; `run-3` is closed. `worker-2` is dead and holds `run-4`.
     """
-    await world.register("worker-2", lease=SECOND)
-    await world.start(4)
+    await world.all_at_once(_register(world, "worker-2", SECOND), _create(world, 4))
     await world.store.claim_runs("worker-2", ["of-the-dead"], ["order"])
     world.clock.advance(SECOND)
-    await world.register("worker-1", lease=60 * MINUTE)
-    await world.start(1)
+    await world.all_at_once(_register(world, "worker-1", 60 * MINUTE), _create(world, 1))
     await world.store.claim_runs("worker-1", ["mine"], ["order"])
-    await world.sleeping(2)
-    await world.closed(3)
-    await world.activity(5, claim="attempt", worker="worker-1", started_at=world.now, timeout_at=world.now + MINUTE)
-    await world.activity(6, timeout_at=world.now)
-    await world.timer(7, after=0)
+    held: dict[str, Any] = {"claim": "attempt", "worker": "worker-1", "started_at": world.now}
+    await world.all_at_once(
+        _create(world, 2),
+        advance("run-2", consume_to=1),
+        _create(world, 3),
+        advance("run-3", status="completed", outcome=COMPLETED),
+        ScheduleActivity(activity_row(5, timeout_at=world.now + MINUTE, **held)),
+        ScheduleActivity(activity_row(6, timeout_at=world.now)),
+        ScheduleTimer(TimerRow("run-1", 7, world.now)),
+    )
+
+
+def _register(world: World, worker: str, lease: int) -> Change:
+    return RegisterWorker(WorkerRow(worker, "test", world.now + lease, ["workflow:order"]))
+
+
+def _create(world: World, number: int) -> Change:
+    return CreateRun(run_row(number, started_at=world.now), (message("start"),))
 
 
 def _gone(make: Callable[[str], Change]) -> dict[str, Refusal]:
