@@ -206,6 +206,31 @@ async def test_an_activity_that_was_scheduled_under_a_name_that_is_lost_begins_o
     assert (lost, began) == (1, [1])
 
 
+@derecho.workflow
+async def twice(ctx: Context) -> None:
+    await asyncio.gather(takes_a_moment.execute(ctx), takes_a_moment.execute(ctx))
+
+
+async def test_an_activity_that_was_claimed_under_a_name_that_is_lost_begins_once(store: Store) -> None:
+    began.clear()
+    lost = 0
+
+    async def claim_activities(original: Any, *args: Any) -> Any:
+        nonlocal lost
+        claimed = await original(*args)
+        if claimed and not lost:
+            lost += 1
+            engine.lost_lease()
+        return claimed
+
+    # With one slot the second activity is not claimed in the commit that schedules it.
+    stormy = wrapped(store, claim_activities=claim_activities)
+    engine = engine_of(stormy, twice, takes_a_moment, max_concurrent_activities=1)
+    async with engine:
+        await (await engine.client.start(twice.bind())).result(timeout=20)
+    assert (lost, began) == (1, [1, 1])
+
+
 async def is_gone(store: Store, worker: str) -> bool:
     return all(row.worker != worker for row in await store.workers())
 

@@ -8,6 +8,7 @@ here.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from derecho.engine.attempts import Attempt, Overrun
 from derecho.engine.heartbeats import Heartbeats
 from derecho.engine.outcomes import Outcome
 from derecho.engine.resources import Resources
-from derecho.engine.runs import PendingFact
+from derecho.engine.runs import PendingFact, unused
 from derecho.engine.slots import Slots
 from derecho.errors import PayloadError, ProcessDied
 from derecho.executors.processes import Processes
@@ -126,7 +127,12 @@ class ActivityWorker:
         finally:
             slots.release(asked - len(rows), in_process=in_process)
         for row in rows:
-            self._claimed(row, engine.registry.activities[row.name])
+            if self.owns(row):
+                self._claimed(row, engine.registry.activities[row.name])
+            else:  # claimed while the lease was lost: it goes back unbegun
+                slots.release(1, in_process=in_process)
+                with suppress(PayloadError):
+                    engine.submit((outcomes.hand_back(row, engine.store.now()),), unused)
         return len(rows) == asked
 
     def _claimed(self, row: ActivityRow, definition: ActivityDefinition) -> None:
