@@ -18,7 +18,7 @@ BUGS = [
             ),
             Edit(
                 "engine/activity_worker.py",
-                'wait("activities", mark, engine.poll_interval)',
+                'wait("activities", mark, engine.until())',
                 'wait("activities", mark, 3600)',
             ),
         ),

@@ -109,7 +109,7 @@ class ActivityWorker:
             mark = engine.store.seen("activities")
             is_behind = [await self._claim(in_process=in_process) for in_process in (False, True)]
             if not any(is_behind):
-                await engine.store.wait("activities", mark, engine.poll_interval)
+                await engine.store.wait("activities", mark, engine.until())
 
     async def _claim(self, *, in_process: bool) -> bool:
         """Claim for the free slots of one kind and start; whether there may be more."""

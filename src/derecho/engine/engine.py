@@ -260,11 +260,13 @@ class Engine:
         self._claims += 1
         return f"{self.incarnation}.{self._claims}"
 
-    def until(self, at: int | None) -> float:
-        """Seconds to wait for an instant, at most the polling interval."""
-        if at is None:
-            return self.poll_interval
-        return min(self.poll_interval, max(0.0, (at - self.store.now()) / SECOND))
+    def until(self, at: int | None = None) -> float:
+        """Seconds to wait for an instant, at most until it is time to look again without a hint.
+
+        That is the same instant for all workers of a process: one that idles wakes once for all of them.
+        """
+        poll = self.poll_interval - asyncio.get_running_loop().time() % self.poll_interval
+        return poll if at is None else min(poll, max(0.0, (at - self.store.now()) / SECOND))
 
     def wake_at(self, topic: Topic, at: int) -> None:
         """Have a worker look again at an instant that the store will not hint at."""

@@ -68,7 +68,7 @@ class WorkflowWorker:
             for item in claimed:
                 self.claimed(item)
             if len(claimed) < CROWD:
-                await engine.store.wait("runs", mark, engine.poll_interval)
+                await engine.store.wait("runs", mark, engine.until())
 
     def claimed(self, item: ClaimedRun) -> None:
         """A run that the store gave to this engine, with its unread messages."""
