@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from derecho.clock import to_datetime
 from derecho.errors import DerechoError
 from derecho.journal.payloads import Converter, Payload
 
@@ -33,7 +34,7 @@ class ActivityContext:
         name: str,
         activity: int,
         attempt: int,
-        scheduled_at: datetime,
+        scheduled_at: int,
         converter: Converter,
         beat: Callable[[], None],
         resources: Mapping[type[Any], Any] | None = None,
@@ -44,10 +45,10 @@ class ActivityContext:
         self.run_id = run_id
         self.name = name
         self.attempt = attempt
-        self.scheduled_at = scheduled_at
         self.cancel_reason: CancelReason | None = None
         self._progress = progress  # the newest that is known
         self._activity = activity
+        self._scheduled_at = scheduled_at
         self._workflow_type = workflow_type
         self._converter = converter
         self._beat = beat
@@ -66,6 +67,11 @@ class ActivityContext:
             "attempt": self.attempt,
         }
         return logging.LoggerAdapter(logging.getLogger("derecho.activity"), names)
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """When the workflow asked for this activity; the same for all attempts."""
+        return to_datetime(self._scheduled_at)
 
     @property
     def idempotency_key(self) -> str:

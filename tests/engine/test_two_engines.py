@@ -11,6 +11,7 @@ import pytest
 import derecho
 from derecho import Client, Context, Engine, RetryPolicy, Signal, Store
 from derecho.engine.turns import CROWD
+from derecho.journal.changes import Advance, ReleaseRun, Transition
 from derecho.journal.events import ActivityScheduled, TimerFired
 from derecho.journal.model import RunFilter
 from derecho.journal.wire import decode_events
@@ -149,6 +150,29 @@ async def test_an_engine_that_was_paused_loses_nothing_and_does_nothing_twice(
     assert [name for name, _ in log.attempts].count("other") == 1
     events = [event for row in (await store.load([handle.run_id]))[handle.run_id] for event in decode_events(row.data)]
     assert sum(isinstance(event, TimerFired) for event in events) == 1
+
+
+@derecho.workflow
+async def stepping(ctx: Context) -> str:
+    await ctx.step("pause", lambda: asyncio.sleep(0))
+    return "done"
+
+
+async def test_a_worker_whose_turn_is_refused_reads_the_run_again_and_goes_on(store: Store) -> None:
+    refused = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal refused
+        for change in [change for transition in transitions for change in transition]:
+            if isinstance(change, Advance) and change.claim is not None and not refused:
+                refused += 1  # somebody gives its claim back before it comes to the store
+                await original([(ReleaseRun(change.run_id, change.claim),)])
+        return await original(transitions)
+
+    async with engine_of(wrapped(store, commit=commit), stepping) as alone:
+        handle = await alone.client.start(stepping.bind())
+        assert await handle.result(timeout=20) == "done"
+    assert refused == 1
 
 
 async def test_an_attempt_of_an_engine_declared_dead_is_stopped_and_its_result_refused(

@@ -44,8 +44,8 @@ BUGS = [
         (
             Edit(
                 "engine/workflow_worker.py",
-                "        if turn.error is not None:\n            self._block(run, turn.facts, turn.error)\n",
-                "        if turn.error is not None:\n            raise turn.error\n",
+                "        if job.error is not None:\n            self._block(run, job.facts, job.error)\n",
+                "        if job.error is not None:\n            raise job.error\n",
             ),
         ),
         ("engine/test_blocked_runs.py::test_broken_code_blocks_its_runs_and_no_others_and_fixed_code_goes_on",),
@@ -122,7 +122,7 @@ BUGS = [
                 "            raise RuntimeError(result)\n",
             ),
         ),
-        ("engine/test_two_engines.py::test_an_engine_that_was_paused_loses_nothing_and_does_nothing_twice",),
+        ("engine/test_two_engines.py::test_a_worker_whose_turn_is_refused_reads_the_run_again_and_goes_on",),
     ),
     Bug(
         "R29",

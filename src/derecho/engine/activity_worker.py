@@ -1,12 +1,14 @@
 """The activity worker: claim an activity, run an attempt, commit its outcome, or let it go.
 
-An activity that a turn of this engine schedules is committed already claimed when a slot is free (`reserve`), and
-starts when that commit is known: no claim round trip. Its result goes to the run as a direct fact when the run is warm
-here.
+An activity that a turn of this engine schedules is committed already claimed when a slot is free or will soon be
+(`reserve`), and starts when that commit is known: no claim round trip. If it then finds no slot it waits in line, and
+when the line does not move in time it goes back to the store, unbegun. Its result goes to the run as a direct fact when
+the run is warm here.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,7 +23,7 @@ from derecho.engine.heartbeats import Heartbeats
 from derecho.engine.outcomes import Outcome
 from derecho.engine.resources import Resources
 from derecho.engine.runs import PendingFact, unused
-from derecho.engine.slots import Slots
+from derecho.engine.slots import PATIENCE, Slots
 from derecho.errors import PayloadError, ProcessDied
 from derecho.executors.processes import Processes
 from derecho.executors.threads import Threads
@@ -74,6 +76,8 @@ class ActivityWorker:
         self._watch_now = asyncio.Event()
         self.heartbeats = Heartbeats(engine, self._watch_now.set)
         self._running: dict[str, dict[str, Attempt]] = {}  # run id -> claim -> attempt
+        self._line: deque[Attempt] = deque()  # of them those that wait for a slot, the first to come first
+        self._line_watch: asyncio.TimerHandle | None = None
         self.draining = False
 
     def owns(self, row: ActivityRow) -> bool:
@@ -92,9 +96,9 @@ class ActivityWorker:
             definition = None if self.draining else engine.registry.activity(row.name, row.queue)
             if definition is not None:
                 in_process = definition.run_in == "process"
-                if self.slots.free(in_process=in_process) > 0:
+                if self.slots.may_take(in_process=in_process):
                     self.slots.take(1, in_process=in_process)
-                    row = claimed(row, engine.new_claim(), engine.incarnation, row.scheduled_at)
+                    row = claimed(row, engine.new_claim(), engine.incarnation, row.scheduled_at, command)
                     attempts.append(Attempt(self, row, command, definition))
             rows.append(row)
         return Reservation(self, rows, attempts)
@@ -131,9 +135,13 @@ class ActivityWorker:
                 self._claimed(row, engine.registry.activities[row.name])
             else:  # claimed while the lease was lost: it goes back unbegun
                 slots.release(1, in_process=in_process)
-                with suppress(PayloadError):
-                    engine.submit((outcomes.hand_back(row, engine.store.now()),), unused)
+                self._hand_back(row)
         return len(rows) == asked
+
+    def _hand_back(self, row: ActivityRow) -> None:
+        """Make a claimed activity due again, its attempt not counted."""
+        with suppress(PayloadError):
+            self._engine.submit((outcomes.hand_back(row, self._engine.store.now()),), unused)
 
     def _claimed(self, row: ActivityRow, definition: ActivityDefinition) -> None:
         now = self._engine.store.now
@@ -153,8 +161,38 @@ class ActivityWorker:
         self._end(row, outcome)
 
     def start(self, attempt: Attempt) -> None:
+        """Begin an attempt whose slot was taken, or let it wait until it can enter one."""
         self._running.setdefault(attempt.row.run_id, {})[attempt.row.claim or ""] = attempt
-        attempt.task = asyncio.get_running_loop().create_task(self._attempt(attempt))
+        if not self._line and self.slots.enter():
+            self._begin(attempt)
+            return
+        self._line.append(attempt)
+        if self._line_watch is None:
+            self._watch_line(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        loop = asyncio.get_running_loop()
+        attempt.entered_at = loop.time()
+        attempt.task = loop.create_task(self._attempt(attempt))
+
+    def _watch_line(self, first: Attempt) -> None:
+        self._line_watch = asyncio.get_running_loop().call_later(PATIENCE, self._look_at_line, first)
+
+    def _look_at_line(self, first: Attempt) -> None:
+        """Send everybody in line back to the store when the one who was first is still there."""
+        self._line_watch = None
+        if self._line and self._line[0] is first:
+            self.slots.slow_down()
+            self._clear_line()
+        elif self._line:
+            self._watch_line(self._line[0])
+
+    def _clear_line(self) -> None:
+        while self._line:
+            attempt = self._line.popleft()
+            self._forget(attempt)
+            if attempt.reason in (None, "requested"):  # else its row is somebody else's to judge
+                self._hand_back(attempt.row)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
@@ -223,6 +261,10 @@ class ActivityWorker:
         if not of_run:
             self._running.pop(row.run_id, None)
         self.slots.release(1, in_process=attempt.in_process)
+        if attempt.entered_at is not None:
+            self.slots.leave(asyncio.get_running_loop().time() - attempt.entered_at)
+            while self._line and self.slots.enter():
+                self._begin(self._line.popleft())
 
     def _end(self, row: ActivityRow, outcome: Outcome, attempt: Attempt | None = None) -> None:
         engine, (fact, change) = self._engine, outcome
@@ -294,6 +336,7 @@ class ActivityWorker:
 
     async def drain(self, timeout: float) -> None:
         """Let attempts end by themselves for a while, then stop them; their rows go back with the worker's lease."""
+        self._clear_line()
         await self._wait_for_tasks(timeout)
         for attempt in self.running():
             attempt.cancel("shutdown")

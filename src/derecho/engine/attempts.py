@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import ActivityContext, CancelReason, _current
-from derecho.clock import to_datetime
 from derecho.errors import PayloadError
 from derecho.executors.child import Call as ChildCall
 from derecho.executors.processes import function_path
@@ -36,8 +35,8 @@ class Attempt:
     """A claimed activity on its way. `row.claim` is the token that every write about it must match."""
 
     __slots__ = (
-        *("_call", "beat_at", "beat_planned", "command", "context", "definition", "has_begun", "has_ended"),
-        *("next_beat_at", "reason", "row", "task", "worker"),
+        *("_call", "beat_at", "beat_planned", "command", "context", "definition", "entered_at"),
+        *("has_begun", "has_ended", "in_process", "next_beat_at", "reason", "row", "task", "worker"),
     )
 
     def __init__(
@@ -47,8 +46,10 @@ class Attempt:
         self.row = row
         self.command = command
         self.definition = definition
+        self.in_process = definition.run_in == "process"
         self.task: asyncio.Task[None] | None = None
         self.reason: CancelReason | None = None
+        self.entered_at: float | None = None  # loop time at which it entered a slot
         self.has_begun = self.has_ended = False
         self.beat_at: int | None = None  # of the newest heartbeat that the store does not have
         self.beat_planned = False
@@ -61,17 +62,13 @@ class Attempt:
             name=row.name,
             activity=row.activity,
             attempt=row.attempt,
-            scheduled_at=to_datetime(row.scheduled_at),
+            scheduled_at=row.scheduled_at,
             converter=worker.converter,
             beat=self._beat,
             resources=worker.resources,
             progress=None if row.heartbeat is None else decode_payload(row.heartbeat),
             client=worker.client,
         )
-
-    @property
-    def in_process(self) -> bool:
-        return self.definition.run_in == "process"
 
     def end(self) -> None:
         """Nobody is told any more; without the way back from its context an attempt is freed at once."""

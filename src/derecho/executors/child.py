@@ -23,7 +23,6 @@ import msgspec
 
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import ActivityContext, _current
-from derecho.clock import to_datetime
 from derecho.errors import DefinitionError, RetryAfter
 from derecho.journal.failures import Failure, to_failure
 from derecho.journal.payloads import Converter, Payload
@@ -169,7 +168,7 @@ class Child:
             name=call.name,
             activity=call.activity,
             attempt=call.attempt,
-            scheduled_at=to_datetime(call.scheduled_at),
+            scheduled_at=call.scheduled_at,
             converter=converter,
             beat=lambda: self.beat(context._progress),
             progress=call.progress,

@@ -38,10 +38,13 @@ class _Bounds(msgspec.Struct, frozen=True, gc=False):
 _bounds = msgspec.json.Decoder(_Bounds)
 
 
-def claimed(row: ActivityRow, claim: str, worker: str, at: int) -> ActivityRow:
-    """The row once a worker has claimed it: an attempt begins, and with it the deadlines of that attempt."""
+def claimed(row: ActivityRow, claim: str, worker: str, at: int, bounds: Bounds | None = None) -> ActivityRow:
+    """The row once a worker has claimed it: an attempt begins, and with it the deadlines of that attempt.
+
+    `bounds`: those that `row.data` has, when they are known.
+    """
     try:
-        timeout_at = running_until(_bounds.decode(row.data), row.scheduled_at, at, at)
+        timeout_at = running_until(bounds or _bounds.decode(row.data), row.scheduled_at, at, at)
     except msgspec.DecodeError:
         timeout_at = row.close_at  # the engine will say what is wrong with it
     return replace(row, claim=claim, worker=worker, started_at=at, timeout_at=timeout_at)
@@ -53,14 +56,15 @@ def close_at(command: Bounds, scheduled_at: int) -> int | None:
 
 def waiting_until(command: ActivityScheduled, scheduled_at: int, attempt: int) -> int | None:
     """`timeout_at` of an unclaimed activity."""
-    start = None
-    if command.schedule_to_start is not None and attempt == 1:
-        start = scheduled_at + command.schedule_to_start
-    return _earliest(start, close_at(command, scheduled_at))
+    if command.schedule_to_start is None or attempt > 1:
+        return close_at(command, scheduled_at)
+    return _earliest(scheduled_at + command.schedule_to_start, close_at(command, scheduled_at))
 
 
 def running_until(command: Bounds, scheduled_at: int, started_at: int, beat_at: int) -> int | None:
     """`timeout_at` of a claimed activity that last gave a sign at `beat_at`."""
+    if command.start_to_close is None and command.heartbeat is None:
+        return close_at(command, scheduled_at)
     end = None if command.start_to_close is None else started_at + command.start_to_close
     beat = None if command.heartbeat is None else beat_at + command.heartbeat
     return _earliest(_earliest(end, beat), close_at(command, scheduled_at))

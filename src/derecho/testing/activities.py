@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from derecho.activity_context import ActivityContext, CancelReason, _current
+from derecho.clock import from_datetime
 from derecho.journal.payloads import Codec, Converter
 
 
@@ -60,7 +61,7 @@ def activity_context(
         run_id=run_id,
         workflow_type="test",
         activity=1,
-        scheduled_at=scheduled_at or datetime.now(UTC),
+        scheduled_at=from_datetime(scheduled_at or datetime.now(UTC)),
         resources=dict(resources or {}),
     )
     context._transaction = transaction

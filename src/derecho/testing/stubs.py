@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from derecho.activity import Activity, ActivityDefinition, ActivityOptions, SyncActivity
 from derecho.activity_context import current_activity
+from derecho.clock import from_datetime
 from derecho.engine.engine import Engine
 from derecho.errors import PayloadError
 from derecho.executors.child import Call as ChildCall
@@ -232,7 +233,7 @@ async def _in_process(real: ActivityDefinition, args: tuple[Any, ...], kwargs: d
         name=act.name,
         activity=act._activity,
         attempt=act.attempt,
-        scheduled_at=round(act.scheduled_at.timestamp() * 1e6),
+        scheduled_at=from_datetime(act.scheduled_at),
         progress=act._progress,
     )
 

@@ -1,0 +1,177 @@
+"""Slots: never more attempts at once than there are, and what was promised beyond them is begun soon or given back."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import derecho
+from derecho import Context, Engine, Store
+from derecho.engine.slots import PATIENCE, Slots
+from derecho.journal.changes import RetryActivity
+from tests.support.world import engine_of, eventually
+from tests.support.wrapped import wrapped
+
+
+class Attempts:
+    """What activities of this name did: how many ran at once, and which attempt each was."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+        self.numbers: Counter[int] = Counter()
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def one(self) -> None:
+        self.numbers[derecho.current_activity().attempt] += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self.hold.wait()
+        self.running -= 1
+
+
+@derecho.activity
+async def counted() -> None:
+    await derecho.current_activity().resource(Attempts).one()
+
+
+@derecho.workflow
+async def in_sequence(ctx: Context, count: int) -> int:
+    for _ in range(count):
+        await counted.execute(ctx)
+    return count
+
+
+@derecho.workflow
+async def at_once(ctx: Context, count: int) -> int:
+    return len(await asyncio.gather(*(counted.execute(ctx) for _ in range(count))))
+
+
+def engine_with(store: Store, attempts: Attempts, slots: int = 3) -> Engine:
+    return engine_of(
+        store, in_sequence, at_once, counted, resources={Attempts: attempts}, max_concurrent_activities=slots
+    )
+
+
+def held_up(store: Store, seen: list[int]) -> Store:
+    """A store in whose `seen` the activities are counted that were handed back unbegun."""
+
+    async def commit(original: Any, transitions: Any) -> Any:
+        seen.extend(change.attempt for each in transitions for change in each if isinstance(change, RetryActivity))
+        return await original(transitions)
+
+    return wrapped(store, commit=commit)
+
+
+async def brisk(engine: Engine) -> None:
+    """Let the engine see that attempts are short, so that it promises more than it has slots."""
+    assert await engine.client.run(in_sequence.bind(150)) == 150
+    assert engine.activities.slots.may_take(in_process=False)
+
+
+async def test_short_attempts_are_promised_beyond_the_slots_and_never_run_beyond_them(store: Store) -> None:
+    attempts, back = Attempts(), list[int]()
+    async with engine_with(held_up(store, back), attempts) as engine:
+        await brisk(engine)
+        taken: list[int] = []
+        reserve = engine.activities.reserve
+
+        def counting(scheduled: Any) -> Any:
+            reservation = reserve(scheduled)
+            taken.append(sum(row.claim is not None for row in reservation.rows))
+            return reservation
+
+        engine.activities.reserve = counting  # type: ignore[method-assign]  # to see what a turn claims at once
+        assert await engine.client.run(at_once.bind(20)) == 20
+        assert max(taken) > 3
+    assert attempts.most <= 3
+    assert attempts.numbers == {1: 170}
+
+
+async def test_whoever_waits_in_line_too_long_goes_back_unbegun_and_runs_later(store: Store) -> None:
+    attempts, back = Attempts(), list[int]()
+    async with engine_with(held_up(store, back), attempts) as engine:
+        await brisk(engine)
+        attempts.hold.clear()
+        handle = await engine.client.start(at_once.bind(12))
+        await eventually(lambda: asyncio.sleep(0, len(back) >= 9 and attempts.running == 3))
+        assert not engine.activities.slots.may_take(in_process=False)
+        attempts.hold.set()
+        assert await handle.result(timeout=20) == 12
+    assert attempts.most == 3
+    assert set(back) == {1}, "it goes back as the attempt that it was"
+    assert attempts.numbers == {1: 162}, "an attempt that never began is not counted"
+
+
+async def test_another_engine_takes_what_goes_back(store: Store) -> None:
+    busy, idle = Attempts(), Attempts()
+    async with engine_with(store, busy) as engine:
+        await brisk(engine)
+        busy.hold.clear()
+        handle = await engine.client.start(at_once.bind(12))
+        await eventually(lambda: asyncio.sleep(0, busy.running == 3))
+        async with engine_with(store, idle):
+            await eventually(lambda: asyncio.sleep(0, idle.numbers.total() == 9))
+            busy.hold.set()
+            assert await handle.result(timeout=20) == 12
+    assert (busy.numbers, idle.numbers) == ({1: 153}, {1: 9})
+
+
+async def test_an_engine_that_stops_gives_back_who_waits_in_line_at_once(store: Store) -> None:
+    attempts = Attempts()
+    async with engine_with(store, attempts) as engine:
+        await brisk(engine)
+        attempts.hold.clear()
+        handle = await engine.client.start(at_once.bind(12))
+        await eventually(lambda: asyncio.sleep(0, attempts.running == 3))
+        stopping = asyncio.create_task(engine._stop())
+        await eventually(lambda: is_free(store, handle.run_id, 9))
+        attempts.hold.set()
+        await stopping
+    assert attempts.numbers == {1: 153}
+
+
+async def is_free(store: Store, run_id: str, count: int) -> bool:
+    rows = (await store.pending(run_id)).activities
+    return sum(row.claim is None and row.attempt == 1 for row in rows) == count
+
+
+async def test_a_run_that_is_terminated_takes_those_in_line_along(store: Store) -> None:
+    attempts = Attempts()
+    async with engine_with(store, attempts) as engine:
+        await brisk(engine)
+        attempts.hold.clear()
+        handle = await engine.client.start(at_once.bind(12))
+        await eventually(lambda: asyncio.sleep(0, attempts.running == 3))
+        await handle.terminate()
+        attempts.hold.set()
+        await eventually(lambda: asyncio.sleep(0, not engine.activities.running()))
+        assert await engine.client.run(at_once.bind(3)) == 3
+        assert engine.activities.slots.free(in_process=False) == 3
+    assert attempts.numbers == {1: 156}
+
+
+def test_more_is_promised_the_shorter_attempts_are() -> None:
+    slots = Slots(total=10, processes=1)
+    slots.take(10, in_process=False)
+    assert not slots.may_take(in_process=False), "nothing is known yet"
+    for seconds, promised in ((0.0, 200), (PATIENCE, 10), (10.0, 0)):
+        for _ in range(300):
+            assert slots.enter()
+            slots.leave(seconds)
+        taken = 0
+        while slots.may_take(in_process=False):
+            slots.take(1, in_process=False)
+            taken += 1
+        slots.release(taken, in_process=False)
+        assert abs(taken - promised) <= 1
+    assert slots.free(in_process=False) == 0
+
+
+def test_attempts_in_child_processes_are_never_promised_beyond_the_slots() -> None:
+    slots = Slots(total=10, processes=2)
+    for _ in range(300):
+        slots.enter()
+        slots.leave(0.0)
+    slots.take(2, in_process=True)
+    assert not slots.may_take(in_process=True)
+    assert slots.may_take(in_process=False)
