@@ -137,10 +137,10 @@ class Context:
             definition.signature.encode(call.values, converter),
             queue="default" if named is None else named.name,
             retry=retry.rule if retry is not None else options.retry or self._default_retry,
-            start_to_close=_either(start_to_close, options.start_to_close),
-            schedule_to_close=_either(schedule_to_close, options.schedule_to_close),
-            schedule_to_start=_either(schedule_to_start, options.schedule_to_start),
-            heartbeat=_either(heartbeat_timeout, options.heartbeat),
+            start_to_close=options.start_to_close if start_to_close is None else micros(start_to_close),
+            schedule_to_close=options.schedule_to_close if schedule_to_close is None else micros(schedule_to_close),
+            schedule_to_start=options.schedule_to_start if schedule_to_start is None else micros(schedule_to_start),
+            heartbeat=options.heartbeat if heartbeat_timeout is None else micros(heartbeat_timeout),
             on_cancel=on_cancel,
             source=caller(2),
             summary=summary,
@@ -390,7 +390,3 @@ def _workflow_of(call: Invocation[Any], what: str) -> Definition:
 
 def _cancel_info(fact: ev.CancelRequested) -> CancelInfo:
     return CancelInfo(fact.reason, to_datetime(fact.at))
-
-
-def _either(given: Duration | None, default: int | None) -> int | None:
-    return default if given is None else micros(given)

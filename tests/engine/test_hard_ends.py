@@ -5,13 +5,14 @@ import inspect
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 import derecho
 from derecho import Context, Handle, Store, WorkflowTerminated
-from derecho.engine.runs import LiveRun, Turn, TurnJob
+from derecho.engine.runs import LiveRun, Turn
 from derecho.journal.payloads import Converter
 from derecho.journal.wire import HistoryRow
 from tests.support.clocks import StandingClock
@@ -205,10 +206,10 @@ async def test_the_limit_begins_anew_with_each_replayed_task(store: Store) -> No
         rows = await eventually(lambda: fifty_tasks(store, handle.run_id))
     row, marks = await store.get_run(handle.run_id), list[int]()
     assert row is not None
-    turn = Turn(LiveRun(row, many), (), row.started_at, rows)
-    job = TurnJob(turn, lambda run: many.new_execution("w", run.identity.run_id, Converter()))
-    job.run(lambda: marks.append(1))
-    job.abandon()
+    make = partial(many.new_execution, "w", row.run_id, Converter())
+    turn = Turn(LiveRun(row, many), (), row.started_at, rows, lambda _: make())
+    turn.run(lambda: marks.append(1))
+    turn.abandon()
     assert turn.error is None
     assert len(marks) >= 50
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from derecho import outages
 from derecho.committer import resolve
 from derecho.engine.plans import plan_turn
-from derecho.engine.runs import LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.runs import LiveRun, PendingFact, Turn, unused
 from derecho.engine.turns import CROWD
 from derecho.errors import PayloadError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
@@ -34,15 +34,21 @@ _PATIENCE, _LONG_PATIENCE = 0.1, 1.0
 start, because what it has computed by then would be computed again."""
 
 
-class BirthJob(TurnJob):
+class Birth(Turn):
     """The first turn of a run that is not in the store yet; `answer` is for whoever starts it."""
 
     __slots__ = ("answer", "create", "has_begun", "is_back")
 
     def __init__(
-        self, turn: Turn, make: Callable[[LiveRun], Execution], create: CreateRun, answer: asyncio.Future[Result]
+        self,
+        live: LiveRun,
+        facts: Sequence[PendingFact],
+        at: int,
+        make: Callable[[LiveRun], Execution],
+        create: CreateRun,
+        answer: asyncio.Future[Result],
     ) -> None:
-        super().__init__(turn, make)
+        super().__init__(live, facts, at, (), make)
         self.create = create
         self.has_begun = False
         self.is_back = False  # from the workflow thread, so that the execution may be touched
@@ -50,7 +56,7 @@ class BirthJob(TurnJob):
 
     def run(self, mark: Callable[[], None]) -> None:
         self.has_begun = True
-        if not self.turn.run.gone:
+        if not self.live.gone:
             super().run(mark)
 
 
@@ -70,7 +76,7 @@ class Births:
     def __init__(self, engine: "Engine", worker: "WorkflowWorker") -> None:
         self._engine = engine
         self._worker = worker
-        self._waiting: dict[BirthJob, None] = {}  # for the workflow thread
+        self._waiting: dict[Birth, None] = {}  # for the workflow thread
         self._look_again: asyncio.TimerHandle | None = None
         self.under_way = 0
         self._queue: deque[tuple[asyncio.Future[Result], WorkflowDefinition, CreateRun, Sequence[ev.Fact]]] = deque()
@@ -98,11 +104,13 @@ class Births:
     ) -> None:
         worker, engine = self._worker, self._engine
         row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)
-        turn = Turn(LiveRun(row, definition), [PendingFact(fact, 0, None) for fact in facts], engine.store.now(), ())
-        job = BirthJob(turn, worker.make, replace(create, row=row), answer)
+        pending = [PendingFact(fact, 0, None) for fact in facts]
+        birth = Birth(
+            LiveRun(row, definition), pending, engine.store.now(), worker.make, replace(create, row=row), answer
+        )
         self.under_way += 1
-        self._waiting[job] = None
-        worker.turns.submit(job)
+        self._waiting[birth] = None
+        worker.turns.submit(birth)
         if self._look_again is None:
             self._look()
 
@@ -122,66 +130,66 @@ class Births:
         run.facts.extend(PendingFact(fact, number, None) for number, fact in enumerate(facts, 1))
         worker.next(run)
 
-    def finished(self, job: BirthJob) -> None:
+    def finished(self, birth: Birth) -> None:
         """A first turn is back from the workflow thread: commit it with its start."""
-        turn, run, worker = job.turn, job.turn.run, self._worker
-        job.is_back = True
-        if self._waiting.pop(job, job) is not None:
+        run, worker = birth.live, self._worker
+        birth.is_back = True
+        if self._waiting.pop(birth, birth) is not None:
             return self._drop(run)  # nobody waits for it any more
-        if turn.error is not None or run.execution is None or self._is_stale(job.create.row):
-            return self._plain(job)
+        if birth.error is not None or run.execution is None or self._is_stale(birth.create.row):
+            return self._plain(birth)
         try:
-            plan = plan_turn(self._engine, turn, run.execution, 0, worker.warm_claim)
+            plan = plan_turn(self._engine, birth, run.execution, 0, worker.warm_claim)
         except PayloadError:
-            return self._plain(job)
-        transition = _in_one(job.create, plan.transition)
+            return self._plain(birth)
+        transition = _in_one(birth.create, plan.transition)
 
         def done(result: Result | StoreError) -> None:
-            if isinstance(result, Receipt) and not result.repeated and not self._is_stale(job.create.row):
+            if isinstance(result, Receipt) and not result.repeated and not self._is_stale(birth.create.row):
                 worker.runs.add(run)
-                worker.settle(turn, plan, result)
-                self._answer(job, result)
+                worker.settle(birth, plan, result)
+                self._answer(birth, result)
                 return
             plan.reservation.give_back()
             if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
                 self._engine.release_uncertain(transition)  # a repeated one has been released by the committer
             taken = isinstance(result, Conflict) and result.reason in ("already_running", "superseded")
             if taken or isinstance(result, Receipt | StoreUnavailable):
-                self._end(job, result)
+                self._end(birth, result)
             else:
-                self._plain(job)
+                self._plain(birth)
 
         self._engine.committer.submit(transition, done, outages.PATIENCE)
 
-    def give_up(self, job: BirthJob) -> None:
+    def give_up(self, birth: Birth) -> None:
         """Code holds the workflow thread, this run's or another's: do not wait for the turn."""
-        if job in self._waiting:
-            job.turn.run.gone = True
-            self._plain(job)
+        if birth in self._waiting:
+            birth.live.gone = True
+            self._plain(birth)
 
-    def _plain(self, job: BirthJob) -> None:
+    def _plain(self, birth: Birth) -> None:
         """Record the run, unclaimed, with its first messages in its inbox."""
-        self._waiting.pop(job, None)
-        row = replace(job.create.row, claim=None, worker=None, ready_at=job.create.row.started_at)
+        self._waiting.pop(birth, None)
+        row = replace(birth.create.row, claim=None, worker=None, ready_at=birth.create.row.started_at)
         try:
-            create = with_messages(replace(job.create, row=row), [item.fact for item in job.turn.facts])
+            create = with_messages(replace(birth.create, row=row), birth.given)
         except PayloadError as exc:
-            self._end(job, exc)
+            self._end(birth, exc)
         else:
-            self._engine.committer.submit((create,), lambda result: self._end(job, result), outages.PATIENCE)
+            self._engine.committer.submit((create,), lambda result: self._end(birth, result), outages.PATIENCE)
 
     def _is_stale(self, row: RunRow) -> bool:
         """The lease was lost meanwhile: the claim is gone, and somebody may hold the run already."""
         return row.worker != self._engine.incarnation or self._worker.runs.get(row.run_id) is not None
 
-    def _end(self, job: BirthJob, result: Result | StoreError | PayloadError) -> None:
-        if job.is_back:
-            self._drop(job.turn.run)
-        self._answer(job, result)
+    def _end(self, birth: Birth, result: Result | StoreError | PayloadError) -> None:
+        if birth.is_back:
+            self._drop(birth.live)
+        self._answer(birth, result)
 
-    def _answer(self, job: BirthJob, result: Result | StoreError | PayloadError) -> None:
+    def _answer(self, birth: Birth, result: Result | StoreError | PayloadError) -> None:
         self.under_way -= 1
-        resolve(job.answer, result)
+        resolve(birth.answer, result)
         self._begin_some()
 
     def _drop(self, run: LiveRun) -> None:
@@ -192,8 +200,8 @@ class Births:
         """Acknowledging a start must not wait for another run's code that blocks."""
         self._look_again = None
         held = self._worker.turns.held()
-        for job in list(self._waiting):
-            if held > (_LONG_PATIENCE if job.has_begun else _PATIENCE):
-                self.give_up(job)
+        for birth in list(self._waiting):
+            if held > (_LONG_PATIENCE if birth.has_begun else _PATIENCE):
+                self.give_up(birth)
         if self._waiting:
             self._look_again = asyncio.get_running_loop().call_later(_PATIENCE, self._look)

@@ -52,17 +52,17 @@ def plan_turn(
     engine: "Engine", turn: Turn, execution: Execution, refusals: int, warm_claim: Callable[[str], str | None]
 ) -> Plan:
     """Decide a turn and say how to commit it. `refusals`: how often new messages have held this run from closing."""
-    run = turn.run
+    run = turn.live
     must_see_all = refusals < _UNREAD_REFUSALS or execution.continues  # a successor must never miss a signal
     decision = turn.decision = decide(
         run.identity,
         run.head,
-        [item.fact for item in turn.facts],
+        turn.given,
         turn.commands,
         at=execution.at,
         worker=engine.worker_id,
         claim=run.claim,
-        keep_claim=bool(run.steps or execution.steps) or any(item.number for item in run.facts),
+        keep_claim=bool(run.steps or execution.steps) or run.has_messages,
         consume_to=turn.consume_to,
         inbox_seen=turn.inbox_seen if must_see_all else None,
         cancelling=execution.cancel is not None,
@@ -93,12 +93,12 @@ def _successor(
     if not isinstance(decision.outcome, ev.WorkflowContinuedAsNew) or execution.started is None:
         return None
     create, facts = open_successor(
-        turn.run.identity,
+        turn.live.identity,
         execution.started,
         decision.outcome,
         execution.unread_signals(),
         execution.unseen_cancel,
-        turn.run.close_policy,
+        turn.live.close_policy,
         execution.at,
     )
     row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)

@@ -70,6 +70,11 @@ class LiveRun:
         return max((item.number for item in self.facts), default=0) or self.inbox_taken
 
     @property
+    def has_messages(self) -> bool:
+        """Whether some of `facts` are in its inbox, so that a turn needs the claim."""
+        return any(item.number for item in self.facts) if self.facts else False
+
+    @property
     def is_idle(self) -> bool:
         return not (self.busy or self.loading or self.claim or self.steps or self.facts)
 
@@ -87,66 +92,66 @@ class LiveRun:
 
 
 class Turn:
-    """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`."""
+    """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`. Its job is to run the code.
+
+    `given`: the facts as the code gets them. `make`: a fresh execution for a run that has none.
+    """
 
     __slots__ = (
-        *("at", "commands", "consume_to", "decision", "error", "execution", "facts", "inbox_seen", "is_new", "rows"),
-        "run",
+        *("at", "commands", "consume_to", "decision", "error", "execution", "facts", "given", "inbox_seen", "live"),
+        *("make", "rows"),
     )
 
-    def __init__(self, run: LiveRun, facts: Sequence[PendingFact], at: int, rows: Sequence[HistoryRow]) -> None:
-        self.run = run
+    def __init__(
+        self,
+        live: LiveRun,
+        facts: Sequence[PendingFact],
+        at: int,
+        rows: Sequence[HistoryRow],
+        make: Callable[[LiveRun], Execution],
+    ) -> None:
+        self.live = live
         self.facts = list(facts)
+        self.given = [item.fact for item in facts]
         self.at = at
         self.rows = rows
-        self.execution = run.execution
-        self.is_new = run.execution is None
-        numbers = [item.number for item in facts if item.number]
-        self.consume_to = numbers[-1] if numbers else None
-        self.inbox_seen = self.consume_to or run.inbox_taken
+        self.make = make
+        self.execution = live.execution
+        self.consume_to: int | None = None
+        for item in facts:
+            if item.number:
+                self.consume_to = item.number
+        self.inbox_seen = self.consume_to or live.inbox_taken
         self.commands: list[ev.CommandEvent] = []
         self.error: Exception | None = None
         self.decision: Decision | None = None
 
-    def run_code(self, make: Callable[[LiveRun], Execution], mark: Callable[[], None]) -> None:
-        run = self.run
+    def run(self, mark: Callable[[], None]) -> None:
+        live = self.live
         execution = self.execution
         try:
             if execution is None:
-                execution = self.execution = make(run)
+                execution = self.execution = self.make(live)
                 for row in self.rows:
                     events = decode_events(row.data)
                     mark()
                     replay_task(execution, events, row.at)
-                run.execution = execution
-            if not self.facts:
+                live.execution = execution
+            if not self.given:
                 return  # rebuilt only
             mark()
-            self.commands = execution.activate([item.fact for item in self.facts], self.at)
+            self.commands = execution.activate(self.given, self.at)
         except BaseException as exc:  # on this thread nobody else would see it
             self.error = exc if isinstance(exc, Exception) else DerechoError(f"the workflow's code raised {exc!r}")
             if execution is not None:
                 execution.close()
-            run.execution = None
-
-
-class TurnJob:
-    """A turn as the workflow thread takes it."""
-
-    __slots__ = ("make", "turn")
-
-    def __init__(self, turn: Turn, make: Callable[[LiveRun], Execution]) -> None:
-        self.turn = turn
-        self.make = make
-
-    def run(self, mark: Callable[[], None]) -> None:
-        self.turn.run_code(self.make, mark)
+            live.execution = None
 
     def abandon(self) -> None:
         """The run was given up while its code was on this thread, so here is where it comes down."""
-        self.turn.run.execution = None
-        if self.turn.execution is not None:
-            self.turn.execution.close()
+        self.live.execution = None
+        if self.execution is not None:
+            self.execution.close()
 
 
 class CloseJob:

@@ -39,7 +39,7 @@ class StepRunner:
     def start(self, run: LiveRun) -> None:
         """Start the steps that the last turn asked for, and stop those that it no longer wants."""
         execution = run.execution
-        if execution is None:
+        if execution is None or not (run.steps or execution.steps):
             return
         for step in [step for step in run.steps if step not in execution.pending]:
             run.steps.pop(step).cancel()

@@ -15,11 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from derecho.engine.activity_worker import Reservation
-from derecho.engine.births import BirthJob, Births
+from derecho.engine.births import Birth, Births
 from derecho.engine.blocking import QUARANTINE_AFTER, Blocker, Suspects
 from derecho.engine.histories import Histories
 from derecho.engine.plans import Plan, plan_turn
-from derecho.engine.runs import Cache, LiveRun, PendingFact, Turn, TurnJob, unused
+from derecho.engine.runs import Cache, LiveRun, PendingFact, Turn, unused
 from derecho.engine.steps import StepRunner
 from derecho.engine.turns import CROWD, Job, Turns
 from derecho.errors import PayloadError, StoreError
@@ -155,7 +155,7 @@ class WorkflowWorker:
                 else:
                     self._release(run)
             return
-        if run.claim is None and any(item.number for item in run.facts):
+        if run.claim is None and run.has_messages:
             return  # the claim loop will bring these messages
         self._take_turn(run)
 
@@ -190,12 +190,12 @@ class WorkflowWorker:
             self._submit(run, rows)
 
     def _submit(self, run: LiveRun, rows: Sequence[HistoryRow]) -> None:
-        turn = Turn(run, run.facts, self._engine.store.now(), rows)
+        turn = Turn(run, run.facts, self._engine.store.now(), rows, self.make)
         run.facts.clear()
         run.inbox_taken = turn.inbox_seen
         run.busy = True
         self.runs.touch(run)
-        self.turns.submit(TurnJob(turn, self.make))
+        self.turns.submit(turn)
 
     def make(self, run: LiveRun) -> Execution:
         make = run.definition.new_execution
@@ -203,29 +203,29 @@ class WorkflowWorker:
 
     def _finished(self, job: Job) -> None:
         """A turn is back from the workflow thread: commit it."""
-        if isinstance(job, BirthJob):
+        if isinstance(job, Birth):
             self.births.finished(job)
             return
-        if not isinstance(job, TurnJob):
+        if not isinstance(job, Turn):
             return
-        turn, run = job.turn, job.turn.run
-        if turn.error is not None:
-            self._block(run, turn.facts, turn.error)
+        run = job.live
+        if job.error is not None:
+            self._block(run, job.facts, job.error)
         elif run.gone or run.execution is None:
-            self._fall_back(run, turn.facts)
-        elif not turn.facts:
+            self._fall_back(run, job.facts)
+        elif not job.facts:
             run.busy = False  # it was only rebuilt: its unfinished steps run again
             self._steps.start(run)
             self.next(run)
         else:
-            self._commit(turn, run.execution)
+            self._commit(job, run.execution)
 
     def _commit(self, turn: Turn, execution: Execution) -> None:
-        refusals = self._refusals.get(turn.run.identity.run_id, 0)
+        refusals = self._refusals.get(turn.live.identity.run_id, 0)
         try:
             plan = plan_turn(self._engine, turn, execution, refusals, self.warm_claim)
         except PayloadError as exc:  # some text in a command cannot be recorded
-            self._block(turn.run, turn.facts, exc)
+            self._block(turn.live, turn.facts, exc)
             return
 
         self._engine.submit(plan.transition, partial(self.settle, turn, plan))
@@ -241,7 +241,7 @@ class WorkflowWorker:
                 self.births.succeed(*plan.successor)
 
     def _committed(self, turn: Turn, reservation: Reservation, result: Result | StoreError) -> None:
-        run, decision = turn.run, turn.decision
+        run, decision = turn.live, turn.decision
         run_id = run.identity.run_id
         if decision is None or not isinstance(result, Receipt):
             reservation.give_back()
@@ -275,7 +275,7 @@ class WorkflowWorker:
 
     def _refused(self, turn: Turn, result: Result | StoreError | None) -> None:
         """The world had changed, so this turn never happened: forget it, and let the store say what is next."""
-        run = turn.run
+        run = turn.live
         if isinstance(result, StoreError):
             self._block(run, turn.facts, result)
             return
@@ -313,12 +313,12 @@ class WorkflowWorker:
         self._look_later(run)
 
     def _stuck(self, job: Job, seconds: float, stack: str) -> None:
-        if isinstance(job, BirthJob):
+        if isinstance(job, Birth):
             self.births.give_up(job)
-        elif isinstance(job, TurnJob):
-            run = job.turn.run
-            run.execution = None  # its code is still on its thread, which takes it down (`TurnJob.abandon`)
-            self._block(run, job.turn.facts, self._blocker.deadlock(run, seconds, stack))
+        elif isinstance(job, Turn):
+            run = job.live
+            run.execution = None  # its code is still on its thread, which takes it down (`Turn.abandon`)
+            self._block(run, job.facts, self._blocker.deadlock(run, seconds, stack))
         else:
             log.error("workflow code blocks while it is taken out of memory, for %.1f s at %s", seconds, stack)
 

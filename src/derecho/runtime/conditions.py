@@ -13,20 +13,20 @@ class Conditions:
     """The predicates of one run that do not hold yet, in the order in which they were asked for."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Callable[[], bool], Future[bool]]] = []
+        self.waiting: list[tuple[Callable[[], bool], Future[bool]]] = []
 
     def add(self, predicate: Callable[[], bool], future: Future[bool]) -> Future[bool]:
         """Have `future` resolved as soon as `predicate` holds; an error of the predicate becomes the future's."""
-        self._waiting.append((predicate, future))
+        self.waiting.append((predicate, future))
         return future
 
     def clear(self) -> None:
-        self._waiting.clear()
+        self.waiting.clear()
 
     def wake(self) -> bool:
         """Look at each condition once; True when one came true."""
         woken = False
-        asked, self._waiting = self._waiting, []
+        asked, self.waiting = self.waiting, []
         for predicate, future in asked:
             if future.done():
                 continue
@@ -41,5 +41,5 @@ class Conditions:
                 future.set_result(True)
                 woken = True
             else:
-                self._waiting.append((predicate, future))
+                self.waiting.append((predicate, future))
         return woken

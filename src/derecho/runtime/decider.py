@@ -52,7 +52,7 @@ def decide(
     """
     events: list[ev.AnyEvent] = [*facts, ev.WorkflowTaskCompleted(at, worker), *commands]
     row = history_row(seen, events, at)
-    outcome = commands[-1] if commands and is_terminal(commands[-1]) else None
+    outcome = commands[-1] if commands and isinstance(commands[-1], ev.TERMINAL) else None
     status: Status = "cancelling" if cancelling else "running"
     if outcome is not None:
         status = closing_status(outcome)
@@ -74,7 +74,8 @@ def decide(
     changes: list[Change] = []
     activities: list[tuple[ActivityRow, ev.ActivityScheduled]] = []
     if outcome is None:
-        _start_cancel_deadline(run.run_id, seen, facts, changes)
+        if cancelling:
+            _start_cancel_deadline(run.run_id, seen, facts, changes)
         for event_id, command in enumerate(commands, first):
             _ask(run, event_id, command, at, changes, activities)
     else:
@@ -116,10 +117,6 @@ def _ask(
             pass  # always the last command; see `runtime.ending`
         case _:
             assert_never(command)
-
-
-def is_terminal(command: ev.CommandEvent) -> bool:
-    return isinstance(command, ev.TERMINAL)
 
 
 def closing_status(command: ev.CommandEvent) -> Status:

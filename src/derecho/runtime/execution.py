@@ -192,7 +192,7 @@ class Execution:
             loop.run_until_quiet()
             if loop.broken is not None or (loop.main is not None and loop.main.done()):
                 return
-            if not self._conditions.wake():
+            if not (self._conditions.waiting and self._conditions.wake()):
                 return
 
     # --- facts (see runtime.facts) -----------------------------------------------------------------------------------
