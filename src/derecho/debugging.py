@@ -43,7 +43,7 @@ def debug(
                 event = events[at - task.first_event]
                 print(f"event {at}, {ev.kind(event)}, of workflow task {task.task}", file=debugger.stdout)
                 debugger.stop_at(at, asked=_was_asked(events, at - task.first_event))
-            replay_task(execution, events, task.at)
+            replay_task(execution, events)
     except (bdb.BdbQuit, NondeterminismError):
         if not debugger.quitting:
             raise

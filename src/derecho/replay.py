@@ -13,6 +13,7 @@ from derecho.journal.events import TERMINAL, AnyEvent, WorkflowTaskCompleted, Wo
 from derecho.journal.history import History, RecordedTask
 from derecho.journal.payloads import Codec, Converter
 from derecho.runtime.execution import Execution
+from derecho.runtime.loop import keeping_generators
 from derecho.runtime.source import is_ours_or_pythons
 from derecho.workflow import WorkflowDefinition
 
@@ -33,8 +34,9 @@ def replay_history(
     execution = workflow.new_execution(history.workflow_id, history.run_id, Converter(codec))
     task = None
     try:
-        for task in history.tasks:
-            replay_task(execution, task.decode(), task.at)
+        with keeping_generators():
+            for task in history.tasks:
+                replay_task(execution, task.decode())
         _check_end(execution, history)
     except (NondeterminismError, PayloadError) as exc:
         if task is not None:
@@ -57,15 +59,15 @@ def _check_end(execution: Execution, history: History) -> None:
         raise NondeterminismError("history records the end of the run, and the code goes on")
 
 
-def replay_task(execution: Execution, events: list[AnyEvent], at: int) -> None:
+def replay_task(execution: Execution, events: list[AnyEvent]) -> None:
     """Replay one workflow task; the code must ask for what its commands record."""
-    boundary = next((n for n, event in enumerate(events) if isinstance(event, WorkflowTaskCompleted)), None)
-    if boundary is None:
-        return  # a termination from outside: no code ran
-    marker = events[boundary]
-    facts: Any = events[:boundary]
-    recorded: Any = events[boundary + 1 :]
-    execution.activate(facts, marker.at if isinstance(marker, WorkflowTaskCompleted) else at, recorded)
+    for boundary, marker in enumerate(events):
+        if isinstance(marker, WorkflowTaskCompleted):
+            facts: Any = events[:boundary]
+            recorded: Any = events[boundary + 1 :]
+            execution.activate(facts, marker.at, recorded)
+            return
+    # else a termination from outside: no code ran
 
 
 # --- what helps to find the edit --------------------------------------------------------------------------------------

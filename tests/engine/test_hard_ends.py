@@ -14,7 +14,7 @@ import derecho
 from derecho import Context, Handle, Store, WorkflowTerminated
 from derecho.engine.runs import LiveRun, Turn
 from derecho.journal.payloads import Converter
-from derecho.journal.wire import HistoryRow
+from derecho.journal.wire import HistoryRow, verify
 from tests.support.clocks import StandingClock
 from tests.support.world import engine_of, eventually, quick_hand_over
 
@@ -207,7 +207,7 @@ async def test_the_limit_begins_anew_with_each_replayed_task(store: Store) -> No
     row, marks = await store.get_run(handle.run_id), list[int]()
     assert row is not None
     make = partial(many.new_execution, "w", row.run_id, Converter())
-    turn = Turn(LiveRun(row, many), (), row.started_at, rows, lambda _: make())
+    turn = Turn(LiveRun(row, many), (), row.started_at, verify(rows), lambda _: make())
     turn.run(lambda: marks.append(1))
     turn.abandon()
     assert turn.error is None

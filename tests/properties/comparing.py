@@ -36,7 +36,7 @@ def check_every_prefix(workflow: WorkflowDefinition, history: History) -> int:
         execution = workflow.new_execution(history.workflow_id, history.run_id, Converter())
         try:
             for task in tasks[:k]:
-                replay_task(execution, task.decode(), task.at)
+                replay_task(execution, task.decode())
             events = tasks[k].decode()
             boundary = next(n for n, event in enumerate(events) if isinstance(event, ev.WorkflowTaskCompleted))
             facts: Any = events[:boundary]

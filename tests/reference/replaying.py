@@ -39,7 +39,7 @@ def asked_for(history: History) -> Iterator[tuple[ev.CommandEvent, ev.CommandEve
         for task in history.tasks:
             asked.clear()
             events = task.decode()
-            replay_task(execution, events, task.at)
+            replay_task(execution, events)
             recorded = [event for event in events if isinstance(event, ev.Command)]
             if _skips_markers(asked, recorded):
                 recorded = [event for event in recorded if not isinstance(event, ev.PatchMarked)]

@@ -277,7 +277,14 @@ BUGS = [
         "M56",
         "a loaded history is not verified",
         "G8",
-        (Edit("engine/workflow_worker.py", "            verify(rows, head=run.head.digest, run_id=run_id)\n", ""),),
+        (
+            Edit(
+                "journal/wire.py",
+                "        if row.digest != digest:\n            raise",
+                "        if False:\n            raise",
+            ),
+            Edit("journal/wire.py", "    if head is not None and digest != head:\n", "    if False:\n"),
+        ),
         ("engine/test_damaged_histories.py::test_a_damaged_history_is_not_replayed",),
     ),
     Bug(

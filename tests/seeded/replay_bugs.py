@@ -12,12 +12,12 @@ BUGS = [
         (
             Edit(
                 "replay.py",
-                "            replay_task(execution, task.decode(), task.at)\n",
-                "            replay_task(execution, task.decode(), task.at)\n"
-                "            if task.task == 1:\n"
-                "                for event in [e for later in history.tasks[1:] for e in later.decode()]:\n"
-                "                    if type(event).__name__ == 'SignalReceived':\n"
-                "                        execution.receive_signal(event)\n",
+                "                replay_task(execution, task.decode())\n",
+                "                replay_task(execution, task.decode())\n"
+                "                if task.task == 1:\n"
+                "                    for event in [e for later in history.tasks[1:] for e in later.decode()]:\n"
+                "                        if type(event).__name__ == 'SignalReceived':\n"
+                "                            execution.receive_signal(event)\n",
             ),
             Edit(
                 "runtime/facts.py",
@@ -35,8 +35,8 @@ BUGS = [
         (
             Edit(
                 "replay.py",
-                "marker.at if isinstance(marker, WorkflowTaskCompleted) else at",
-                "marker.at + 60_000_000 if isinstance(marker, WorkflowTaskCompleted) else at",
+                "execution.activate(facts, marker.at, recorded)",
+                "execution.activate(facts, marker.at + 60_000_000, recorded)",
             ),
         ),
         (f"{GOLDEN}::test_code_asks_for_the_very_bytes",),
@@ -68,8 +68,8 @@ BUGS = [
         (
             Edit(
                 "replay.py",
-                "for task in history.tasks:\n            replay",
-                "for task in history.tasks[:1]:\n            replay",
+                "for task in history.tasks:\n                replay",
+                "for task in history.tasks[:1]:\n                replay",
             ),
         ),
         ("runtime/test_replay_by_task.py::test_the_whole_history_is_replayed_not_only_its_first_task",),

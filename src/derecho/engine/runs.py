@@ -13,7 +13,6 @@ from derecho.errors import DerechoError
 from derecho.journal import events as ev
 from derecho.journal.changes import Change
 from derecho.journal.model import ClaimedRun, Head, RunRow
-from derecho.journal.wire import HistoryRow, decode_events
 from derecho.replay import replay_task
 from derecho.runtime.decider import Decision
 from derecho.runtime.execution import Execution
@@ -94,12 +93,13 @@ class LiveRun:
 class Turn:
     """One workflow task on its way: `facts` in, `commands` or `error` out, then `decision`. Its job is to run the code.
 
-    `given`: the facts as the code gets them. `make`: a fresh execution for a run that has none.
+    `given`: the facts as the code gets them. `make` and `history`: a fresh execution for a run that has none, and the
+    events of each workflow task that is replayed in it first.
     """
 
     __slots__ = (
         *("at", "commands", "consume_to", "decision", "error", "execution", "facts", "given", "inbox_seen", "live"),
-        *("make", "rows"),
+        *("history", "make"),
     )
 
     def __init__(
@@ -107,14 +107,14 @@ class Turn:
         live: LiveRun,
         facts: Sequence[PendingFact],
         at: int,
-        rows: Sequence[HistoryRow],
+        history: Sequence[list[ev.AnyEvent]],
         make: Callable[[LiveRun], Execution],
     ) -> None:
         self.live = live
         self.facts = list(facts)
         self.given = [item.fact for item in facts]
         self.at = at
-        self.rows = rows
+        self.history = history
         self.make = make
         self.execution = live.execution
         self.consume_to: int | None = None
@@ -132,10 +132,9 @@ class Turn:
         try:
             if execution is None:
                 execution = self.execution = self.make(live)
-                for row in self.rows:
-                    events = decode_events(row.data)
+                for events in self.history:
                     mark()
-                    replay_task(execution, events, row.at)
+                    replay_task(execution, events)
                 live.execution = execution
             if not self.given:
                 return  # rebuilt only

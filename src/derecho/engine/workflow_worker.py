@@ -26,7 +26,7 @@ from derecho.errors import PayloadError, StoreError
 from derecho.journal import events as ev
 from derecho.journal.changes import CancelActivity, Change, Conflict, Deliver, NewMessage, Receipt, ReleaseRun, Result
 from derecho.journal.model import ClaimedRun, RunRow
-from derecho.journal.wire import HistoryRow, decode_fact, encode_struct, verify
+from derecho.journal.wire import decode_fact, encode_struct, verify
 from derecho.runtime.ending import terminate
 from derecho.runtime.execution import Execution
 
@@ -176,7 +176,7 @@ class WorkflowWorker:
         engine, run_id = self._engine, run.identity.run_id
         try:
             rows = await self._histories.load(run_id, run.head.events)
-            verify(rows, head=run.head.digest, run_id=run_id)
+            tasks = verify(rows, head=run.head.digest, run_id=run_id)
         except (StoreError, PayloadError) as exc:
             row = await engine.persist(lambda: engine.store.get_run(run_id), "look at a run")
             run.loading = False
@@ -187,10 +187,10 @@ class WorkflowWorker:
             return
         run.loading = False
         if not run.gone:
-            self._submit(run, rows)
+            self._submit(run, tasks)
 
-    def _submit(self, run: LiveRun, rows: Sequence[HistoryRow]) -> None:
-        turn = Turn(run, run.facts, self._engine.store.now(), rows, self.make)
+    def _submit(self, run: LiveRun, history: Sequence[list[ev.AnyEvent]]) -> None:
+        turn = Turn(run, run.facts, self._engine.store.now(), history, self.make)
         run.facts.clear()
         run.inbox_taken = turn.inbox_seen
         run.busy = True

@@ -79,8 +79,12 @@ def chain(previous: str, task: int, at: int, data: str) -> str:
     return blake2b(f"{previous}|{task}|{at}|{data}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def verify(rows: Iterable[HistoryRow], *, head: str | None = None, run_id: str = "") -> None:
-    """Raise StoreError when rows are missing, changed, or do not end at `head`."""
+def verify(rows: Iterable[HistoryRow], *, head: str | None = None, run_id: str = "") -> list[list[AnyEvent]]:
+    """The events of each row; raises StoreError when rows are missing, changed, or do not end at `head`.
+
+    Raises PayloadError for a row that cannot be read.
+    """
+    found: list[list[AnyEvent]] = []
     digest, events, task = FIRST_DIGEST, 0, 0
     for row in rows:
         task += 1
@@ -89,6 +93,8 @@ def verify(rows: Iterable[HistoryRow], *, head: str | None = None, run_id: str =
         digest = chain(digest, row.task, row.at, row.data)
         if row.digest != digest:
             raise StoreError(f"history of run {run_id} is damaged: task {task} is not what was written")
-        events += len(decode_events(row.data))
+        found.append(decode_events(row.data))
+        events += len(found[-1])
     if head is not None and digest != head:
         raise StoreError(f"history of run {run_id} is damaged: it ends at task {task}, not at its recorded head")
+    return found

@@ -10,7 +10,8 @@ import asyncio
 import contextvars
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from derecho.errors import DeterminismError
@@ -307,6 +308,17 @@ def keep_generator(agen: Any) -> None:
     loop = asyncio._get_running_loop()
     if isinstance(loop, WorkflowLoop):
         loop.async_generators.append(agen)
+
+
+@contextmanager
+def keeping_generators() -> Iterator[None]:
+    """Inside, this thread has the hook that runs need, so that it is not set for each of many workflow tasks."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=keep_generator, finalizer=None)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _only_nags(handle: LoopHandle) -> bool:
