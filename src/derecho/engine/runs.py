@@ -21,7 +21,9 @@ from derecho.runtime.rows import RunIdentity
 from derecho.workflow import WorkflowDefinition
 
 _LOOK_AT = 4
-"""Runs that the cache looks at for each one that was used."""
+"""Runs that the cache looks at when it has too many."""
+_REST = 4
+"""Times for which it does not look after it has found none to evict, as while all of them wait for activities."""
 _CROWD = 10
 """How many times the cache's capacity may wait for activities."""
 
@@ -80,8 +82,11 @@ class LiveRun:
     @property
     def awaits_activity(self) -> bool:
         """Whether an activity is queued or under way for it, so that it will soon go on."""
-        execution = self.execution
-        return execution is not None and any(isinstance(item, ActivityFuture) for item in execution.pending.values())
+        if self.execution is not None:
+            for item in self.execution.pending.values():
+                if isinstance(item, ActivityFuture):
+                    return True
+        return False
 
     def take_down(self, submit: "Callable[[CloseJob], None]") -> None:
         """Let go of its code; what of it has not ended unwinds on the workflow thread, where it may be running now."""
@@ -180,6 +185,7 @@ class Cache:
         self.capacity = capacity
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._by_workflow_id: dict[str, LiveRun] = {}
+        self._rest = 0
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -213,14 +219,18 @@ class Cache:
         Looks at a few of them, however many there are too many: it is asked after every commit. A run that is busy now
         has just been used, so it goes to the end of the line.
         """
-        found: list[LiveRun] = []
         over = len(self._runs) - self.capacity
+        if over <= 0 or self._rest > 0:
+            self._rest = max(0, self._rest - 1)
+            return []
+        found: list[LiveRun] = []
         crowded = len(self._runs) > _CROWD * self.capacity
         for _ in range(min(_LOOK_AT, over)):
             run = next(iter(self._runs.values()))
             self._runs.move_to_end(run.identity.run_id)
             if run.is_idle and (crowded or not run.awaits_activity):
                 found.append(run)
+        self._rest = 0 if found else _REST
         return found
 
 

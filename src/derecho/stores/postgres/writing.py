@@ -61,7 +61,12 @@ class Writing:
         """Commit a batch on a connection, or apply it inside the transaction that is open there.
 
         `now`: the instant to decide by; None for the database's own, which is `estimate` or little later."""
-        verdicts = [self._outlived(link, transition) or unfit(transition) for transition in transitions]
+        verdicts = [unfit(transition) for transition in transitions]
+        kinds = {type(change) for transition in transitions for change in transition}
+        if RegisterWorker in kinds or RenewWorker in kinds:
+            verdicts = [
+                self._outlived(link, each) or verdict for each, verdict in zip(transitions, verdicts, strict=True)
+            ]
         fit = [transition for transition, verdict in zip(transitions, verdicts, strict=True) if verdict is None]
         wanted = Wanted(fit)
         found = self.remembered.take(link, wanted, estimate)  # also what a transaction changes that may yet be undone
