@@ -112,7 +112,9 @@ class ActivityWorker:
                 continue
             mark = engine.store.seen("activities")
             is_behind = [await self._claim(in_process=in_process) for in_process in (False, True)]
-            if not any(is_behind):
+            if any(is_behind):
+                await asyncio.sleep(0)  # the shortest of those that were just begun end in this turn of the loop
+            else:
                 await engine.store.wait("activities", mark, engine.until())
 
     async def _claim(self, *, in_process: bool) -> bool:
