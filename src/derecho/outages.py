@@ -55,9 +55,17 @@ class Outage:
 
 
 async def until_answered(
-    outage: Outage, call: Callable[[], Awaitable[T]], what: str, unknown: Callable[[], object] | None = None
+    outage: Outage,
+    call: Callable[[], Awaitable[T]],
+    what: str,
+    unknown: Callable[[], object] | None = None,
+    *,
+    refusable: bool = False,
 ) -> T:
-    """Ask for an engine, for ever; `unknown` is called when it may have been done without our hearing of it."""
+    """Ask for an engine, for ever; `unknown` is called when it may have been done without our hearing of it.
+
+    When `refusable`, a StoreError that is no outage is an answer, and raised.
+    """
     pause = pauses()
     while True:
         try:
@@ -67,6 +75,8 @@ async def until_answered(
             if exc.outcome == "unknown" and unknown is not None:
                 unknown()
         except StoreError as exc:
+            if refusable:
+                raise
             log.warning("could not %s, and will try again: %s", what, exc)
         else:
             outage.over(what)

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 import derecho
 from derecho import Context, Signal, Store
+from derecho.errors import StoreError
 from derecho.journal.changes import Advance
 from derecho.journal.wire import HistoryRow, chain
 from tests.support.clocks import StandingClock
@@ -77,6 +78,28 @@ async def test_a_damaged_history_is_not_replayed(
         assert (await handle.describe()).status == "blocked"
     clock.advance(60)
     async with engine_of(store, order, charge) as engine:  # the disk was repaired
+        assert await engine.client.get(order, "w").result(timeout=20) == "done 1"
+
+
+async def test_a_history_that_the_store_cannot_read_blocks_its_run_and_no_others(
+    store: Store, clock: StandingClock
+) -> None:
+    """A page of the file is damaged: every query that comes to it fails, and will fail again."""
+    await has_charged(store)
+    row = await store.find_run("w")
+    assert row is not None
+
+    async def load(original: Callable[..., Any], run_ids: Collection[str]) -> Any:
+        if row.run_id in run_ids:
+            raise StoreError("the database is damaged: restore a backup")
+        return await original(run_ids)
+
+    async with engine_of(wrapped(store, load=load), order, healthy, charge) as engine:
+        await engine.client.get(order, "w").signal(go, 1)
+        assert "the database is damaged: restore a backup" in await blocked_reason(store)
+        assert await engine.client.run(healthy.bind()) == "charged"
+    clock.advance(60)
+    async with engine_of(store, order, charge) as engine:  # a backup was restored
         assert await engine.client.get(order, "w").result(timeout=20) == "done 1"
 
 

@@ -250,10 +250,13 @@ class Engine:
     def submit(self, transition: ch.Transition, done: Done) -> None:
         self.committer.submit(transition, done)
 
-    async def persist(self, call: Callable[[], Awaitable[T]], what: str) -> T:
-        """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one."""
+    async def persist(self, call: Callable[[], Awaitable[T]], what: str, *, refusable: bool = False) -> T:
+        """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one.
+
+        When `refusable`, a StoreError that is no outage is an answer, and raised.
+        """
         lost = self.lost_lease if what.startswith("claim") else None
-        return await until_answered(self.committer.outage, call, what, lost)
+        return await until_answered(self.committer.outage, call, what, lost, refusable=refusable)
 
     def new_claim(self) -> str:
         """A token that no other claim ever had: 128 random bits of this start of the engine, and a number."""

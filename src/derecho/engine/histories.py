@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from derecho.journal.wire import HistoryRow
@@ -43,7 +44,10 @@ class Histories:
         self._reading = 0
 
     async def load(self, run_id: str, events: int) -> list[HistoryRow]:
-        """The history of a run that has about so many events; asks until the store answers."""
+        """The history of a run that has about so many events; asks until the store answers.
+
+        Raises StoreError for one that the store cannot read: the page of a file is damaged.
+        """
         wanted = _Wanted(run_id, events, asyncio.get_running_loop().create_future())
         self._waiting.append(wanted)
         if self._reading < _READS:
@@ -52,7 +56,8 @@ class Histories:
         rows = await wanted.rows
         if rows is None:
             engine = self._engine
-            rows = (await engine.persist(lambda: engine.store.load([run_id]), "load a history"))[run_id]
+            load = partial(engine.store.load, [run_id])
+            rows = (await engine.persist(load, "load a history", refusable=True))[run_id]
         return rows
 
     async def _read(self) -> None:
