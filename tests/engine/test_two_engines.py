@@ -1,6 +1,7 @@
 """Two engines on one store share the work; when one dies or loses touch, the other takes over."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 import derecho
 from derecho import Client, Context, Engine, RetryPolicy, Signal, Store
 from derecho.engine.turns import CROWD
-from derecho.journal.changes import Advance, ReleaseRun, Transition
+from derecho.journal.changes import Advance, Deliver, ReleaseRun, Transition
 from derecho.journal.events import ActivityScheduled, TimerFired
 from derecho.journal.model import RunFilter
 from derecho.journal.wire import decode_events
@@ -173,6 +174,64 @@ async def test_a_worker_whose_turn_is_refused_reads_the_run_again_and_goes_on(st
         handle = await alone.client.start(stepping.bind())
         assert await handle.result(timeout=20) == "done"
     assert refused == 1
+
+
+@derecho.activity
+async def held() -> str:
+    await derecho.current_activity().resource(Log).hold.wait()
+    return "let go"
+
+
+second_is_sent = threading.Event()
+
+
+@derecho.workflow
+async def two_words(ctx: Context) -> list[int | str]:
+    ending, words = held.execute(ctx), ctx.signals(go)
+    first = await words.receive()
+    second_is_sent.wait(1)
+    return [first, await words.receive(), await ending]
+
+
+async def test_a_result_in_hand_does_not_wait_for_a_message_that_another_engine_has_read(
+    store: Store, clock: StandingClock, log: Log
+) -> None:
+    log.hold.clear()
+    second_is_sent.clear()
+    held_up = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal held_up
+        delivers = any(isinstance(change, Deliver) and change.claim is None for each in transitions for change in each)
+        if delivers and not held_up:
+            second_is_sent.set()
+            while not alone.committer._queue:  # noqa: ASYNC110  # until the turn is decided, without this message
+                await asyncio.sleep(0.001)
+            held_up += 1
+        return await original(transitions)
+
+    async def claim_runs(original: Any, *args: Any) -> Any:
+        return []  # it comes too late each time
+
+    slow = wrapped(store, commit=commit, claim_runs=claim_runs)
+    alone = engine_of(slow, two_words, held, resources={Log: log})
+    async with alone:
+        handle = await alone.client.start(two_words.bind(), id="w")
+        await handle.signal(go, 1)
+        await handle.signal(go, 2)
+        assert held_up == 1
+        await eventually(lambda: has_tasks(store, handle.run_id, 2))
+        clock.advance(60)  # so that no store waits for the engine that has it warm
+        async with engine_of(store, two_words) as other:
+            await eventually(lambda: asyncio.sleep(0, other.workflows.runs.get(handle.run_id)))
+            await eventually(lambda: has_tasks(store, handle.run_id, 3))
+            log.hold.set()
+            assert await other.client.get(two_words, "w").result(timeout=20) == [1, 2, "let go"]
+
+
+async def has_tasks(store: Store, run_id: str, count: int) -> bool:
+    row = await store.get_run(run_id)
+    return row is not None and row.tasks == count and row.claim is None
 
 
 async def test_an_attempt_of_an_engine_declared_dead_is_stopped_and_its_result_refused(

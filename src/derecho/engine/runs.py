@@ -75,6 +75,10 @@ class LiveRun:
         """Whether some of `facts` are in its inbox, so that a turn needs the claim."""
         return any(item.number for item in self.facts) if self.facts else False
 
+    def drop_messages(self) -> None:
+        """Know nothing of its inbox any more; direct facts stay."""
+        self.facts[:] = [item for item in self.facts if not item.number]
+
     @property
     def is_idle(self) -> bool:
         return not (self.busy or self.loading or self.claim or self.steps or self.facts)

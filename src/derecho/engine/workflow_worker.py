@@ -148,6 +148,10 @@ class WorkflowWorker:
         """Begin the next turn if there is something to do and the right to do it."""
         if run.busy or run.loading or run.gone:
             return
+        if run.claim is None and run.has_messages:
+            # They came while a turn was under way that let the run go. Whoever claims it next reads them: perhaps not
+            # this engine, and then nobody would come for what is in hand.
+            run.drop_messages()
         if not run.facts:
             if run.claim is not None and not run.steps:
                 if run.execution is None:
@@ -155,8 +159,6 @@ class WorkflowWorker:
                 else:
                     self._release(run)
             return
-        if run.claim is None and run.has_messages:
-            return  # the claim loop will bring these messages
         self._take_turn(run)
 
     def _take_turn(self, run: LiveRun) -> None:
@@ -393,6 +395,5 @@ class WorkflowWorker:
     def _take_messages(self, run: LiveRun, item: ClaimedRun) -> None:
         """What the store says is unread replaces what this engine knew of the inbox."""
         fresh = [PendingFact(decode_fact(message.data), message.number, None) for message in item.messages]
-        direct = [fact for fact in run.facts if not fact.number]
-        run.facts.clear()
-        run.facts.extend((*fresh, *direct))
+        run.drop_messages()
+        run.facts[:0] = fresh
