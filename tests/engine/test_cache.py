@@ -81,3 +81,12 @@ def test_making_room_looks_at_a_few_runs_however_many_there_are(count: int) -> N
     cache = cache_of(1, *(Watched(row(number), CODE) for number in range(count)))
     assert cache.surplus() == []
     assert looks == 4
+
+
+def test_the_last_one_too_many_leaves_at_the_next_look_though_the_one_before_found_none() -> None:
+    """Nobody may come back for it: a look is taken when something is committed."""
+    cache = cache_of(0, live_run(0, busy=True), live_run(1, busy=True))
+    assert make_room(cache, commits=1) == []
+    for run in cache:
+        run.busy = False
+    assert make_room(cache, commits=1) == ["run-0", "run-1"]

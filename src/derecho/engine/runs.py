@@ -22,8 +22,9 @@ from derecho.workflow import WorkflowDefinition
 
 _LOOK_AT = 4
 """Runs that the cache looks at when it has too many."""
-_REST = 4
-"""Times for which it does not look after it has found none to evict, as while all of them wait for activities."""
+_REST, _MANY = 4, 100
+"""Times for which it does not look after it has found none to evict, as while all of them wait for activities; and how
+many there must be too many for that, because nobody comes back for the last ones."""
 _CROWD = 10
 """How many times the cache's capacity may wait for activities."""
 
@@ -234,7 +235,7 @@ class Cache:
             self._runs.move_to_end(run.identity.run_id)
             if run.is_idle and (crowded or not run.awaits_activity):
                 found.append(run)
-        self._rest = 0 if found else _REST
+        self._rest = _REST if over > _MANY and not found else 0
         return found
 
 
