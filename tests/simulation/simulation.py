@@ -278,10 +278,10 @@ class Simulation:
         """What an operator does: tell mailboxes to end, and let runs go on that were quarantined."""
         handle = operator.get_by_id(row.workflow_id)
         try:
+            if row.status == "blocked" and (row.blocked_reason or "").startswith("quarantined"):
+                await handle.signal(LETTER, ["go on", 0])  # also one that was told to end before it was set aside
             if row.workflow_type == "mailbox":
                 await handle.signal(LETTER, STOP, key="stop")
-            elif row.status == "blocked" and (row.blocked_reason or "").startswith("quarantined"):
-                await handle.signal(LETTER, ["go on", 0])
         except WorkflowNotFound:
             pass
 
