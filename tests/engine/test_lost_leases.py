@@ -92,6 +92,37 @@ async def test_a_run_whose_claim_came_with_a_lost_answer_hears_the_signal(store:
     assert lost == 1
 
 
+async def test_a_claim_that_came_with_a_lost_answer_is_given_back_though_the_run_has_left_memory(store: Store) -> None:
+    """The signal is for a workflow id, and when its fate is known, nothing in memory says which run has that."""
+    lost = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal lost
+        results = await original(transitions)
+        claiming = [c for t in transitions for c in t if isinstance(c, Deliver) and c.claim is not None]
+        if claiming and not lost:
+            lost += 1
+            for run in engine.workflows.runs:
+                engine.workflows.evict(run)
+            raise StoreUnavailable("done, but the answer was lost", outcome="unknown")
+        return results
+
+    engine = engine_of(wrapped(store, commit=commit), listener)
+    async with engine:
+        started = await engine.client.start(listener.bind(), id="w")
+
+        async def sleeps() -> bool:
+            row = await store.get_run(started.run_id)
+            return row is not None and row.tasks == 1 and row.claim is None
+
+        await eventually(sleeps)
+        handle = engine.client.get(listener, "w")
+        await handle.signal(WORD, "one")
+        await handle.signal(WORD, "two")
+        assert await handle.result(timeout=20) == ["one", "two"]
+    assert lost == 1
+
+
 @derecho.activity(retry=derecho.RetryPolicy(initial_interval=1_000))
 async def which() -> int:
     attempt = derecho.current_activity().attempt

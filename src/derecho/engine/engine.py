@@ -310,12 +310,19 @@ class Engine:
             if isinstance(change, ch.CreateRun):
                 claim, run_id = change.row.claim, change.row.run_id
             elif isinstance(change, ch.Deliver):
-                run = self.workflows.runs.find(change.workflow_id or "")
-                claim, run_id = change.claim, change.run_id or (run.identity.run_id if run is not None else None)
+                claim, run_id = change.claim, change.run_id
+                if claim is not None and change.workflow_id is not None and self._running:
+                    self._tasks.append(asyncio.create_task(self._release_of(change.workflow_id, claim)))
             elif isinstance(change, ch.ScheduleActivity) and change.row.claim is not None:
                 self.submit((hand_back(change.row, self.store.now()),), lambda _: None)
             if claim is not None and run_id is not None:
                 self.submit((ch.ReleaseRun(run_id, claim),), lambda _: None)
+
+    async def _release_of(self, workflow_id: str, claim: str) -> None:
+        """Give a claim back of which only the workflow id is known: the run may have left memory meanwhile."""
+        row = await self.persist(lambda: self.store.find_run(workflow_id), "look for a claimed run")
+        if row is not None and row.claim == claim:
+            self.submit((ch.ReleaseRun(row.run_id, claim),), lambda _: None)
 
     # --- for the client (see client.Host) ----------------------------------------------------------------------------
 
