@@ -29,11 +29,10 @@ async def test_two_changes_at_once_are_one_after_the_other(
     clock = VirtualClock()
     stores = [PostgresStore(empty_schema_url, clock=clock, worker_affinity=False) for _ in range(2)]
     await prepare(World(stores[0], clock))
-    tables = TABLES.split(", ")
-    begin = "; ".join(f"CREATE TEMP TABLE begin_{name} AS SELECT * FROM {shared_schema}.{name}" for name in tables)
+    begin = "; ".join(f"CREATE TEMP TABLE begin_{name} AS SELECT * FROM {shared_schema}.{name}" for name in TABLES)
     again = "; ".join(
         f"DELETE FROM {shared_schema}.{name}; INSERT INTO {shared_schema}.{name} SELECT * FROM begin_{name}"
-        for name in tables
+        for name in TABLES
     )
     janitor.execute(begin)
     orders = {
@@ -58,7 +57,7 @@ async def test_two_changes_at_once_are_one_after_the_other(
             counts["pairs"] += 1
             counts["met"] += counts["looks"] > before + 2
             counts["order matters"] += in_order != in_reverse
-    janitor.execute("; ".join(f"DROP TABLE begin_{name}" for name in tables))
+    janitor.execute("; ".join(f"DROP TABLE begin_{name}" for name in TABLES))
     for store in stores:
         await store.close()
     print(dict(counts))
