@@ -63,7 +63,7 @@ async def test_nothing_acknowledged_is_lost_when_engines_are_killed_and_the_serv
                     if turn % 2 == 0 and turn < 2 * RESTARTS:
                         await asyncio.sleep(LEASE)  # others are about to take over what the dead one held
                         await strike(load, server, turn // 2)
-                    await load.progress()
+                    await load.progress(5)
             recorded = await load.check(KILLS + RESTARTS)
             begun, refused = read(ledger)
             print(f"{begun.total()} attempts, refused {dict(refused)}")
