@@ -136,6 +136,24 @@ async def test_an_answer_that_is_lost_leaves_the_outcome_unknown(empty_schema_ur
         await store.close()
 
 
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_client_whose_answer_is_lost_starts_one_run_and_sends_one_signal(
+    empty_schema_url: str, where: Where
+) -> None:
+    """Nor is it told that its own id is taken."""
+    async with Proxy(socket_of(empty_schema_url)) as proxy, Client(through(proxy, empty_schema_url)) as client:
+        for number in range(10):
+            proxy.strike = once(where, writes)
+            handle = await client.start(order.bind(number), id=f"w{number}")
+            proxy.strike = once(where, writes)
+            await handle.signal(GO, number)
+            run = await client.store.get_run(handle.run_id)
+            assert run is not None
+            assert run.inbox_last == 2
+        assert len([run async for run in client.list()]) == 10
+        assert proxy.struck == {where: 20, "write": 20}
+
+
 @pytest.mark.parametrize("state", ERRORS)
 async def test_an_error_that_may_pass_is_told_as_one_and_the_commit_can_be_done_again(
     empty_schema_url: str, state: str
