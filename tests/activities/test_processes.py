@@ -17,8 +17,11 @@ from tests.activities.kit import calling, engine, failure_of
 from tests.support.world import eventually
 
 TWICE = RetryPolicy(initial_interval=0, max_attempts=2)
+whatever_the_store = pytest.mark.parametrize("store", ["memory"], indirect=True)
+"""What goes on between an engine and its process is the same for all stores, and processes are dear."""
 
 
+@whatever_the_store
 async def test_a_process_gives_results_and_is_kept_for_the_next_attempt(store: Store) -> None:
     @derecho.workflow
     async def both(ctx: Context) -> list[int]:
@@ -36,6 +39,7 @@ async def test_a_process_gives_results_and_is_kept_for_the_next_attempt(store: S
     assert not crashers.is_alive(first), "the engine takes its processes along"
 
 
+@whatever_the_store
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
@@ -82,6 +86,7 @@ async def test_progress_survives_the_death_of_the_process(store: Store) -> None:
         assert await running.client.run(caller.bind()) == [4, 4]
 
 
+@whatever_the_store
 async def test_the_error_of_a_process_is_the_authors_own_with_notes_and_traceback(store: Store) -> None:
     async with engine(store, caller := calling(crashers.decline.bind()), crashers.decline) as running:
         error = await failure_of(await running.client.start(caller.bind()))
@@ -93,6 +98,7 @@ async def test_the_error_of_a_process_is_the_authors_own_with_notes_and_tracebac
     assert (cause.attempts, "in decline" in cause.remote_traceback) == (1, True)
 
 
+@whatever_the_store
 async def test_sys_exit_in_a_process_fails_the_attempt(store: Store) -> None:
     caller = calling(crashers.give_up.bind(), retry=TWICE)
     async with engine(store, caller, crashers.give_up) as running:
@@ -102,6 +108,7 @@ async def test_sys_exit_in_a_process_fails_the_attempt(store: Store) -> None:
     assert error.attempts == 2
 
 
+@whatever_the_store
 async def test_a_process_knows_its_attempt_and_says_what_it_has_not(store: Store) -> None:
     async with engine(store, caller := calling(crashers.look_around.bind()), crashers.look_around) as running:
         handle = await running.client.start(caller.bind())
@@ -112,6 +119,7 @@ async def test_a_process_knows_its_attempt_and_says_what_it_has_not(store: Store
     assert "runs in a process of its own" in client
 
 
+@whatever_the_store
 @pytest.mark.parametrize(("size", "good"), [(3 * 2**20, True), (5 * 2**20, False)], ids=["3 MiB", "5 MiB"])
 async def test_the_limit_of_a_result_holds_in_a_process(store: Store, size: int, good: bool) -> None:
     caller = calling(crashers.large.bind(size))

@@ -115,11 +115,13 @@ class Load:
     async def check(self, planned: int, floor: float = 0.8) -> set[str]:
         """All that was acknowledged is there, once, and ends as it should; says what was done and seen.
 
+        `floor`: the share of operations that must have been ok. Faults that meet nobody at work prove nothing.
+
         Gives the idempotency keys of all activities that have an outcome.
         """
         print(f"planned {planned}, {dict(self.faults)}; operations {dict(self.counts)}")
         assert self.faults["fired"] >= planned, self.faults
-        assert self.faults["landed"] >= floor * planned, self.faults
+        assert self.faults["landed"] >= 0.95 * planned, self.faults
         assert self.counts["ok"] >= floor * self.counts.total(), self.counts
         there = [number for number in sorted(self.unknown) if await self._is_there(number)]
         print(f"{len(self.started)} starts acknowledged, {len(there)} of {len(self.unknown)} unknown ones took effect")

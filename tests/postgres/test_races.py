@@ -15,6 +15,7 @@ from derecho.clock import SECOND
 from derecho.errors import WorkflowAlreadyRunning
 from derecho.journal.changes import BuryWorker, Deliver, FinishActivity, Receipt, RegisterWorker, Transition
 from derecho.journal.model import WorkerRow
+from derecho.stores.postgres import hosts
 from derecho.testing.clock import VirtualClock
 from derecho.testing.conformance.kit import World, message
 from tests.postgres.load import order
@@ -106,8 +107,10 @@ async def test_a_claim_waits_for_no_row_that_another_one_holds(
 
 
 async def test_an_engine_that_is_stopped_inside_a_claim_does_not_keep_what_it_holds(
-    empty_schema_url: str, shared_schema: str
+    empty_schema_url: str, shared_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name = "idle_in_transaction_session_timeout"
+    monkeypatch.setattr(hosts, "SETTINGS", {**hosts.SETTINGS, name: str(int(hosts.SETTINGS[name]) // 5)})
     stopped, other = PostgresStore(empty_schema_url), PostgresStore(empty_schema_url)
     await stopped.open()
     row = WorkerRow("worker-1", "test", stopped.now(), [])

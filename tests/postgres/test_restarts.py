@@ -20,8 +20,12 @@ RESTARTS = int(os.environ.get("DERECHO_RESTARTS", "5"))
 LEASE = 0.5
 
 
+def directory_of(url: str) -> Path:
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
+
+
 def restart(url: str, mode: str, wait: str = "--wait") -> None:
-    directory = Path(parse_qs(urlsplit(url).query)["host"][0])
+    directory = directory_of(url)
     run = run_unprivileged(directory)
     command: list[str | Path] = [reachable(server_binaries(), directory, run) / "pg_ctl", "restart", wait]
     where = [f"--mode={mode}", f"--pgdata={directory}/data", f"--log={directory}/log"]
@@ -44,7 +48,9 @@ async def strike(load: Load, server: str, turn: int) -> None:
     if turn % 3 == 2:
         await asyncio.to_thread(restart, server, "immediate", "--no-wait")
         load.faults["while it starts"] += 1
-    await asyncio.to_thread(restart, server, ["fast", "immediate"][turn % 3 > 0])
+    mode = ["fast", "immediate"][turn % 3 > 0]
+    load.faults[mode] += 1
+    await asyncio.to_thread(restart, server, mode)
 
 
 @pytest.mark.skipif("DERECHO_TEST_POSTGRES_URL" in os.environ, reason="a server of somebody else's is not restarted")
@@ -63,9 +69,11 @@ async def test_nothing_acknowledged_is_lost_when_engines_are_killed_and_the_serv
                     if turn % 2 == 0 and turn < 2 * RESTARTS:
                         await asyncio.sleep(LEASE)  # others are about to take over what the dead one held
                         await strike(load, server, turn // 2)
-                    await load.progress()
+                    await load.progress(5)
             recorded = await load.check(KILLS + RESTARTS)
             begun, refused = read(ledger)
             print(f"{begun.total()} attempts, refused {dict(refused)}")
             assert {key for key, _ in begun} == recorded, "the ledger and the histories disagree"
             assert repeated(ledger) == set(), "one attempt ran twice"
+        recoveries = (directory_of(server) / "log").read_text().count("automatic recovery in progress")
+        assert recoveries >= load.faults["immediate"] >= RESTARTS // 2, "hardly a server recovered"

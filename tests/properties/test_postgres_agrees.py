@@ -8,6 +8,7 @@ later, and a store that is closed and opened. `DERECHO_FUZZ` is the number of pr
 import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any, TypeVar, get_args
 
@@ -20,7 +21,7 @@ from derecho.stores.postgres import PostgresStore
 from derecho.testing.clock import VirtualClock
 from derecho.testing.conformance.kit import everything
 from tests.properties.random_changes import NAMES, QUEUES, TYPES, WORKERS, RandomChanges
-from tests.support.schemas import TABLES, Janitor
+from tests.support.schemas import Janitor
 
 T = TypeVar("T")
 PROGRAMS = int(os.environ.get("DERECHO_FUZZ", "300"))
@@ -40,12 +41,11 @@ class Both:
         self.verbs: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
         self.sent: list[list[Transition]] = []
-        self._empty = "; ".join(f"DELETE FROM {schema}.{table}" for table in TABLES.split(", "))
-        self._janitor = janitor
+        self._empty = partial(janitor.empty, schema)
 
     async def begin(self) -> None:
         """Empty worlds, then two workers and three runs."""
-        self._janitor.execute(self._empty)
+        self._empty()
         self.memory = MemoryStore(clock=self.clock)
         self.changes, self.sent = RandomChanges(), []
         first = self.changes.first(self.memory.now())

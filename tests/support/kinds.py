@@ -15,7 +15,8 @@ def new_store(kind: str, request: pytest.FixtureRequest, clock: Clock | None = N
         return MemoryStore(clock=clock)
     if kind == "sqlite":  # no test that uses this cuts the power
         return SQLiteStore(request.getfixturevalue("tmp_path") / "test.db", synchronous="normal", clock=clock)
-    return PostgresStore(request.getfixturevalue("empty_schema_url"), clock=clock)
+    # Most of what such a test costs is the beginning of sessions. Two meet as well as four.
+    return PostgresStore(request.getfixturevalue("empty_schema_url"), clock=clock, pool_size=2)
 
 
 @pytest.fixture(params=KINDS)

@@ -28,7 +28,7 @@ UNION ALL SELECT (pg_constraint.oid, conrelid, conname)::text
     FROM pg_constraint JOIN schema ON connamespace = schema.oid
 ORDER BY 1
 """
-TABLES = "runs, live, history, inbox, message_keys, activities, timers, workers"
+TABLES = ("runs", "live", "history", "inbox", "message_keys", "activities", "timers", "workers")
 
 
 def with_schema(url: str, schema: str) -> str:
@@ -61,6 +61,35 @@ class Janitor:
     def fetch(self, sql: str, *parameters: object) -> Any:
         return self.do(self._connection.fetch(sql, *parameters))
 
+    def empty(self, schema: str) -> None:
+        """Delete all rows of a store."""
+        self.execute("; ".join(f"DELETE FROM {schema}.{table}" for table in TABLES))
+
+    def clean(self, schema: str) -> str:
+        """Make a shared schema as good as new; gives its address.
+
+        Whatever an earlier test has left at work in this database is ended first: a process that was killed may have
+        sent a statement that would be carried out now. A schema whose tables were changed is made anew.
+        """
+        self.execute("RESET ALL")
+        self.execute(END_OTHERS)
+        if self.fetch(SHAPE, schema) != self.shapes[schema]:
+            self.make(schema)
+        self.empty(schema)
+        return with_schema(self.url, schema)
+
+    def make(self, schema: str) -> None:
+        """Make a schema that is up to date, in the place of the one that there is."""
+
+        async def migrate() -> None:
+            store = PostgresStore(with_schema(self.url, schema))
+            await store.open()
+            await store.close()
+
+        self.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        self.do(migrate())
+        self.shapes[schema] = self.fetch(SHAPE, schema)
+
     def close(self) -> None:
         self.do(self._connection.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -76,34 +105,14 @@ def janitor(postgres_url: str) -> Iterator[Janitor]:
 
 
 @pytest.fixture(scope="session")
-def shared_schema(postgres_url: str, janitor: Janitor) -> str:
+def shared_schema(janitor: Janitor) -> str:
     """The name of a schema that is up to date."""
     schema = f"m_{uuid.uuid4().hex[:12]}"
-    make(postgres_url, janitor, schema)
+    janitor.make(schema)
     return schema
 
 
-def make(url: str, janitor: Janitor, schema: str) -> None:
-    async def migrate() -> None:
-        store = PostgresStore(with_schema(url, schema))
-        await store.open()
-        await store.close()
-
-    janitor.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-    janitor.do(migrate())
-    janitor.shapes[schema] = janitor.fetch(SHAPE, schema)
-
-
 @pytest.fixture
-def empty_schema_url(postgres_url: str, janitor: Janitor, shared_schema: str) -> str:
-    """The address of a schema without rows; emptying one is quicker than making one.
-
-    Whatever an earlier test has left at work in this database is ended first: a process that was killed may have sent a
-    statement that would be carried out now. A schema whose tables were changed is made anew.
-    """
-    janitor.execute("RESET ALL")
-    janitor.execute(END_OTHERS)
-    if janitor.fetch(SHAPE, shared_schema) != janitor.shapes[shared_schema]:
-        make(postgres_url, janitor, shared_schema)
-    janitor.execute("; ".join(f"DELETE FROM {shared_schema}.{table}" for table in TABLES.split(", ")))
-    return with_schema(postgres_url, shared_schema)
+def empty_schema_url(janitor: Janitor, shared_schema: str) -> str:
+    """The address of a schema without rows; emptying one is quicker than making one."""
+    return janitor.clean(shared_schema)
