@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from derecho.errors import StoreError
 from derecho.journal.changes import Conflict, CreateRun, Deliver, DropTimer, FinishActivity, Receipt
 from derecho.journal.model import Topic
+from derecho.stores.hints import Hints
 from derecho.stores.sqlite import SQLiteStore
+from derecho.stores.sqlite.connection import open_writer
+from derecho.stores.sqlite.watch import Watch
 from derecho.testing.clock import VirtualClock
 from derecho.testing.conformance.kit import World, advance, message, run_row
 from tests.stores.faulty import hear, start_process
@@ -114,6 +118,19 @@ async def test_what_another_store_writes_wakes_who_waits_here(pair: tuple[World,
         await there.start(number)
         async with asyncio.timeout(PATIENCE):
             await waiting
+
+
+def test_what_is_written_before_the_first_look_is_noticed(tmp_path: Path) -> None:
+    """The thread that looks may have been kept waiting since it connected."""
+    path, hints = str(tmp_path / "shop.db"), Hints()
+    here, there = (open_writer(path, "full", create=True) for _ in range(2))
+    with closing(here), closing(there):
+        watch = Watch(path, hints)
+        watch.begin(here)
+        seen = hints.seen("runs")
+        there.execute("UPDATE meta SET value = value + 1 WHERE key = 'now'")
+        watch.poll(here)
+    assert hints.seen("runs") == seen + 1
 
 
 async def test_the_clock_of_two_stores_is_one(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class SQLiteStore:
         connection = files.open_writer(self._path, self._synchronous, create=not self._known)
         self._known = True
         self._instant(files.stored_now(connection))
-        self._watch.begin()
+        self._watch.begin(connection)
         return connection
 
     def _connect_reader(self) -> sqlite3.Connection:

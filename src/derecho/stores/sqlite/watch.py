@@ -30,15 +30,15 @@ class Watch:
         self._changed_at = self._waited_at = float("-inf")
         self._warned = sqlite3.sqlite_version_info >= _SAFE_TO_SHARE
 
-    def begin(self) -> None:
+    def begin(self, connection: sqlite3.Connection) -> None:
         """A new connection counts from anew, and what happened before it is not known."""
-        self._version = None
+        self._version = self._read(connection)  # now: what happens before the first look must show in it
         self._hints.bump()
 
     def poll(self, connection: sqlite3.Connection) -> float | None:
         """Look; then say after how many seconds to look again, None when nobody waits."""
         now = time.monotonic()
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        version = self._read(connection)
         if self._version is not None and version != self._version:
             self._changed_at = now
             self._hints.bump()
@@ -49,6 +49,9 @@ class Watch:
         if now - self._waited_at > _LIVELY:
             return None
         return _SOON if now - self._changed_at < _LIVELY else _LATER
+
+    def _read(self, connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _warn(self) -> None:
         if not self._warned:
