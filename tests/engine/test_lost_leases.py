@@ -19,6 +19,7 @@ from derecho.journal.changes import (
     ScheduleActivity,
     Transition,
 )
+from tests.support.clocks import StandingClock
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
 
@@ -284,3 +285,34 @@ async def test_a_renewal_that_ends_with_its_loop_is_no_trouble(caplog: pytest.Lo
     assert thread is not None
     await asyncio.to_thread(thread.join)
     assert "could not be renewed" not in caplog.text
+
+
+@derecho.activity(start_to_close=5, retry=derecho.RetryPolicy(initial_interval=0))
+async def timed() -> int:
+    began.append(derecho.current_activity().attempt)
+    return began[-1]
+
+
+@derecho.workflow
+async def timing(ctx: Context) -> int:
+    return await timed.execute(ctx)
+
+
+async def test_an_attempt_whose_time_is_over_when_its_answer_comes_does_not_begin(
+    store: Store, clock: StandingClock
+) -> None:
+    """Another engine may have judged it meanwhile, and the activity may have ended."""
+    began.clear()
+    late = 0
+
+    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
+        nonlocal late
+        results = await original(transitions)
+        if not late and any(isinstance(change, ScheduleActivity) for each in transitions for change in each):
+            late += 1
+            clock.advance(60)
+        return results
+
+    async with engine_of(wrapped(store, commit=commit), timing, timed) as engine:
+        assert await (await engine.client.start(timing.bind())).result(timeout=20) == 2
+    assert (late, began) == (1, [2])

@@ -83,6 +83,10 @@ class ActivityWorker:
     def owns(self, row: ActivityRow) -> bool:
         return row.worker == self._engine.incarnation
 
+    def is_late(self, row: ActivityRow) -> bool:
+        """Whether an attempt that has not begun has run out of time."""
+        return row.timeout_at is not None and self._engine.store.now() >= row.timeout_at
+
     def running(self) -> list[Attempt]:
         return [attempt for of_run in self._running.values() for attempt in of_run.values()]
 

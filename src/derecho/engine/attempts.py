@@ -99,6 +99,8 @@ class Attempt:
 
         None: the outcome is recorded already, in the transaction of the function's own rows.
         """
+        if self.reason is None and self.worker.is_late(self.row):
+            self.reason = "timeout"  # the answer of a commit took so long; somebody may have judged it already
         self.has_begun = True
         if self.reason is not None:
             raise asyncio.CancelledError
