@@ -91,6 +91,10 @@ class Committer:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def _put(self, item: Item) -> None:
         if self._closed:
             raise StoreError("this engine or client is closed")

@@ -3,18 +3,19 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import derecho
-from derecho import RetryPolicy, Store
+from derecho import Context, RetryPolicy, Store
 from derecho.clock import SECOND
 from derecho.journal.changes import Heartbeat, Result, RetryActivity, Transition
 from derecho.testing.clock import VirtualClock
 from tests.activities.kit import Probe, calling, engine, probe, quiet
-from tests.support.world import eventually
+from tests.support.world import engine_of, eventually
 
 AT_ONCE = RetryPolicy(initial_interval=0)
 
@@ -183,3 +184,34 @@ async def test_progress_that_cannot_be_encoded_is_refused_at_the_call(store: Sto
 
     async with engine(store, caller := calling(work.bind()), work) as running:
         assert await running.client.run(caller.bind()) == "refused"
+
+
+async def test_who_beats_on_after_the_engine_has_stopped_troubles_nobody(store: Store) -> None:
+    """Code that does not let itself be cancelled outlives its engine."""
+    stopped, trouble, beats = asyncio.Event(), list[dict[str, Any]](), 0
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: trouble.append(context))
+
+    @derecho.activity
+    async def stubborn() -> None:
+        nonlocal beats
+        while not stopped.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+            derecho.heartbeat()
+            beats += 1
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> None:
+        await stubborn.execute(ctx)
+
+    async with engine_of(store, calls, stubborn) as host:
+        await host.client.start(calls.bind())
+        await eventually(lambda: beats)
+        [attempt] = host.activities.running()
+    before = beats
+    attempt.next_beat_at = 0
+    await eventually(lambda: beats > before + 3)
+    stopped.set()
+    assert attempt.task is not None
+    await asyncio.wait({attempt.task}, timeout=20)
+    assert trouble == []

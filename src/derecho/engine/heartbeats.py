@@ -48,7 +48,7 @@ class Heartbeats:
     def _write(self, attempt: Attempt) -> None:
         attempt.beat_planned = False
         changes = self.unwritten(attempt)
-        if not changes or attempt.has_ended:
+        if not changes or attempt.has_ended or self._engine.committer.is_closed:
             return
 
         def done(result: Result | StoreError) -> None:
