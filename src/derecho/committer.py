@@ -127,7 +127,9 @@ class Committer:
                 self.outage.began("commit", exc)
                 for item in batch:
                     item.uncertain = item.uncertain or exc.outcome == "unknown"
-                batch, self._queue = self._patient(batch, exc), deque(self._patient(self._queue, exc))
+                batch = self._patient(batch, exc)
+                waiting, self._queue = self._queue, deque()  # whoever is told may submit something
+                self._queue.extendleft(reversed(self._patient(waiting, exc)))
                 if batch:
                     await asyncio.sleep(next(pause))
             except Exception as exc:

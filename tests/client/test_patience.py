@@ -132,3 +132,32 @@ async def test_who_still_waits_when_a_client_gives_up_is_told_that_nobody_knows(
         with pytest.raises(StoreUnavailable, match="closed before the store had answered") as told:
             await asyncio.wait_for(task, 20)
         assert told.value.outcome == "unknown"
+
+
+async def test_who_submits_something_when_it_is_told_in_vain_takes_nobody_along(
+    stormy: Store, weather: Weather
+) -> None:
+    """A start that is given up gives back what it had claimed, while others stand in the same line."""
+    committer = Committer(stormy)
+    loop = asyncio.get_running_loop()
+    told: list[str] = []
+    own: asyncio.Future[object] = loop.create_future()
+    behind: asyncio.Future[object] = loop.create_future()
+
+    def given_up(name: str) -> Callable[[object], None]:
+        def done(_: object) -> None:
+            told.append(name)
+            committer.submit((), behind.set_result if name == "second" else lambda _: None)
+
+        return done
+
+    weather.bad = True
+    committer.submit((), own.set_result)  # the engine's own work, which is repeated for ever
+    await eventually(lambda: weather.struck > 1)
+    for name in ("first", "second", "third"):
+        committer.submit((), given_up(name), patience=0.0)
+    await eventually(lambda: len(told) == 3)
+    weather.bad = False
+    await asyncio.wait_for(asyncio.gather(own, behind), 20)
+    await committer.close(timeout=5.0)
+    assert told == ["first", "second", "third"]
