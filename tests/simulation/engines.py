@@ -38,7 +38,9 @@ class SimulatedLease(Lease):
 
 
 class SimulatedLane:
-    """The thread on which workflow code runs: one job after another, each after a while."""
+    """The thread on which workflow code runs: one job after another, each after a while. None holds it."""
+
+    current = (None, 0.0)
 
     def __init__(self, loop: Any, deliver: Callable[[Any], None]) -> None:
         self.jobs = self

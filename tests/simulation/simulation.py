@@ -156,7 +156,15 @@ class Simulation:
         late = self.faults.strikes("late registration", 0.5)
         engine = EngineProcess(f"engine-{self._names}", self.server, lease=self.lease, cache_size=cache, late=late)
         self.engines.append(engine)
-        engine.start(lambda process: Actor(self, process.engine.client, f"{process.name}/in").act())
+        engine.start(self._embedded)
+
+    async def _embedded(self, process: EngineProcess) -> None:
+        """A client in the process of an engine."""
+        try:
+            await Actor(self, process.engine.client, f"{process.name}/in").act()
+        except Exception as exc:  # which would end the client, and nobody would miss what it does not do
+            self.failure = self.failure or exc
+            raise
 
     def _pause(self, engine: EngineProcess, seconds: float) -> None:
         engine.stop()
