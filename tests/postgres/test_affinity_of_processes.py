@@ -103,7 +103,8 @@ async def test_without_affinity_the_turns_of_a_run_are_shared(
         for number in range(1, TURNS + 1):
             await two.turn(number)
         pids = await two.pids()
-    assert moves(pids) >= len(pids) * (TURNS - 1) // 10, pids
+    # Whoever is quicker takes a turn, and that may be one of them nearly always.
+    assert moves(pids) > 0, pids
 
 
 async def test_runs_of_a_process_that_is_killed_go_on_in_the_other(
