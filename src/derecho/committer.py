@@ -32,13 +32,13 @@ class Item:
     work is repeated for ever. `uncertain`: it was sent once without an answer.
     """
 
-    __slots__ = ("done", "give_up_at", "transition", "uncertain")
+    __slots__ = ("done", "give_up_at", "is_told", "transition", "uncertain")
 
     def __init__(self, transition: Transition, done: Done, give_up_at: float | None) -> None:
         self.transition = transition
         self.done = done
         self.give_up_at = give_up_at
-        self.uncertain = False
+        self.uncertain = self.is_told = False
 
 
 class Committer:
@@ -48,7 +48,7 @@ class Committer:
     had been lost: what its first sending claimed is nobody's knowledge.
     """
 
-    def __init__(self, store: Store, on_uncertain: Callable[[Transition], None] | None = None) -> None:
+    def __init__(self, store: Store, on_uncertain: Callable[[Transition, Result], None] | None = None) -> None:
         self.store = store
         self.outage = outages.Outage(store.url)
         self._on_uncertain = on_uncertain
@@ -148,7 +148,7 @@ class Committer:
                     _tell(item, result)
                     in_doubt = item.uncertain or (isinstance(result, Receipt) and result.repeated)
                     if in_doubt and self._on_uncertain is not None and not _is_fresh(result):
-                        self._on_uncertain(item.transition)
+                        self._on_uncertain(item.transition, result)
                 return
 
     def _patient(self, items: Iterable[Item], error: StoreUnavailable) -> list[Item]:
@@ -179,6 +179,9 @@ def resolve(future: "asyncio.Future[Result]", result: Result | Exception) -> Non
 
 
 def _tell(item: Item, result: Result | StoreError) -> None:
+    if item.is_told:  # that nobody waits for it any more
+        return
+    item.is_told = True
     try:
         item.done(result)
     except Exception:

@@ -119,6 +119,7 @@ async def test_an_engine_runs_once_at_a_time(store: Store) -> None:
         ({"workflows": [derecho.workflow_ref("far")(order.fn)]}, "only a reference"),
         ({"lease": 0}, "lease must be longer than nothing"),
         ({"max_concurrent_activities": 0}, "must be at least 1"),
+        ({"max_concurrent_activities": 2.5}, "a whole number, not 2.5"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("derecho.engine")
 
+_AT_ONCE = 1_000
+"""Activities that are claimed from the store at once, at most."""
+
 
 class Reservation:
     """Slots taken for activities whose commit is under way; `rows` are what to commit for all of them."""
@@ -100,7 +103,7 @@ class ActivityWorker:
             definition = None if self.draining else engine.registry.activity(row.name, row.queue)
             if definition is not None:
                 in_process = definition.run_in == "process"
-                if self.slots.may_take(in_process=in_process):
+                if self.slots.room(in_process=in_process) > 0:
                     self.slots.take(1, in_process=in_process)
                     row = claimed(row, engine.new_claim(), engine.incarnation, row.scheduled_at, command)
                     attempts.append(Attempt(self, row, command, definition))
@@ -110,12 +113,14 @@ class ActivityWorker:
     async def work(self) -> None:
         """Claim due activities while there are slots, for ever."""
         engine = self._engine
+        kinds = (False, True)
         while True:
-            if self.slots.free(in_process=False) <= 0:
+            if self.slots.room(in_process=False) <= 0:
                 await self.slots.changed()
                 continue
             mark = engine.store.seen("activities")
-            is_behind = [await self._claim(in_process=in_process) for in_process in (False, True)]
+            is_behind = [await self._claim(in_process=in_process) for in_process in kinds]
+            kinds = kinds[::-1]  # by turns, so that neither takes every slot that gets free
             if any(is_behind):
                 await asyncio.sleep(0)  # the shortest of those that were just begun end in this turn of the loop
             else:
@@ -125,11 +130,11 @@ class ActivityWorker:
         """Claim for the free slots of one kind and start; whether there may be more."""
         engine, slots = self._engine, self.slots
         names = engine.registry.names(in_process=in_process)
-        asked = slots.free(in_process=in_process)
+        asked = min(slots.room(in_process=in_process), _AT_ONCE)
         if not names or asked <= 0:
             return False
-        slots.take(asked, in_process=in_process)
         tokens = [engine.new_claim() for _ in range(asked)]
+        slots.take(asked, in_process=in_process)
         claim = partial(engine.store.claim_activities, engine.incarnation, tokens, names, engine.registry.queues())
         rows: list[ActivityRow] = []
         try:
@@ -167,38 +172,44 @@ class ActivityWorker:
         self._end(row, outcome)
 
     def start(self, attempt: Attempt) -> None:
-        """Begin an attempt whose slot was taken, or let it wait until it can enter one."""
+        """Begin an attempt whose slot was taken, or let it wait until it can enter one.
+
+        When the engine drains, nobody would wait for its end: it goes back unbegun, with the retirement of the worker.
+        """
+        if self.draining:
+            self.slots.release(1, in_process=attempt.in_process)
+            return
         self._running.setdefault(attempt.row.run_id, {})[attempt.row.claim or ""] = attempt
         if not self._line and self.slots.enter():
             self._begin(attempt)
             return
         self._line.append(attempt)
+        attempt.in_line_until = asyncio.get_running_loop().time() + PATIENCE
         if self._line_watch is None:
-            self._watch_line(attempt)
+            self._watch_line()
 
     def _begin(self, attempt: Attempt) -> None:
         loop = asyncio.get_running_loop()
         attempt.entered_at = loop.time()
         attempt.task = loop.create_task(self._attempt(attempt))
 
-    def _watch_line(self, first: Attempt) -> None:
-        self._line_watch = asyncio.get_running_loop().call_later(PATIENCE, self._look_at_line, first)
+    def _watch_line(self) -> None:
+        when = self._line[0].in_line_until
+        self._line_watch = asyncio.get_running_loop().call_at(when, self._look_at_line, when)
 
-    def _look_at_line(self, first: Attempt) -> None:
-        """Send everybody in line back to the store when the one who was first is still there."""
+    def _look_at_line(self, now: float) -> None:
+        """Send those back to the store who have waited for long enough."""
         self._line_watch = None
-        if self._line and self._line[0] is first:
+        while self._line and self._line[0].in_line_until <= now:
             self.slots.slow_down()
-            self._clear_line()
-        elif self._line:
-            self._watch_line(self._line[0])
+            self._send_back(self._line.popleft())
+        if self._line:
+            self._watch_line()
 
-    def _clear_line(self) -> None:
-        while self._line:
-            attempt = self._line.popleft()
-            self._forget(attempt)
-            if attempt.reason in (None, "requested"):  # else its row is somebody else's to judge
-                self._hand_back(attempt.row)
+    def _send_back(self, attempt: Attempt) -> None:
+        self._forget(attempt)
+        if attempt.reason in (None, "requested"):  # else its row is somebody else's to judge
+            self._hand_back(attempt.row)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
@@ -342,7 +353,8 @@ class ActivityWorker:
 
     async def drain(self, timeout: float) -> None:
         """Let attempts end by themselves for a while, then stop them; their rows go back with the worker's lease."""
-        self._clear_line()
+        while self._line:
+            self._send_back(self._line.popleft())
         await self._wait_for_tasks(timeout)
         for attempt in self.running():
             attempt.cancel("shutdown")

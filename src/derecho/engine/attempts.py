@@ -36,7 +36,7 @@ class Attempt:
 
     __slots__ = (
         *("_call", "beat_at", "beat_planned", "command", "context", "definition", "entered_at"),
-        *("has_begun", "has_ended", "in_process", "next_beat_at", "reason", "row", "task", "worker"),
+        *("has_begun", "has_ended", "in_line_until", "in_process", "next_beat_at", "reason", "row", "task", "worker"),
     )
 
     def __init__(
@@ -50,6 +50,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.reason: CancelReason | None = None
         self.entered_at: float | None = None  # loop time at which it entered a slot
+        self.in_line_until = 0.0  # loop time until which it may wait for one
         self.has_begun = self.has_ended = False
         self.beat_at: int | None = None  # of the newest heartbeat that the store does not have
         self.beat_planned = False

@@ -134,8 +134,9 @@ class Births:
         """A first turn is back from the workflow thread: commit it with its start."""
         run, worker = birth.live, self._worker
         birth.is_back = True
-        if self._waiting.pop(birth, birth) is not None:
+        if birth not in self._waiting:
             return self._drop(run)  # nobody waits for it any more
+        del self._waiting[birth]
         if birth.error is not None or run.execution is None or self._is_stale(birth.create.row):
             return self._plain(birth)
         try:
@@ -152,7 +153,7 @@ class Births:
                 return
             plan.reservation.give_back()
             if isinstance(result, StoreError) or not (isinstance(result, Conflict) or result.repeated):
-                self._engine.release_uncertain(transition)  # a repeated one has been released by the committer
+                self._engine.release_uncertain(transition, None)  # a repeated one has been released by the committer
             taken = isinstance(result, Conflict) and result.reason in ("already_running", "superseded")
             if taken or isinstance(result, Receipt | StoreUnavailable):
                 self._end(birth, result)

@@ -12,7 +12,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -100,8 +100,9 @@ class Engine:
         for activity in _listed("activities", activities):
             self.registry.add_activity(activity)
         max_processes = os.cpu_count() or 1 if max_processes is None else max_processes
-        if max_concurrent_activities < 1 or max_processes < 1:
-            raise DefinitionError("max_concurrent_activities and max_processes must be at least 1")
+        for name, most in (("max_concurrent_activities", max_concurrent_activities), ("max_processes", max_processes)):
+            if not isinstance(most, int) or most < 1:
+                raise DefinitionError(f"{name} must be at least 1, and a whole number, not {most!r}")
         self.worker_id = worker_id or own_name()
         self.incarnation = secrets.token_hex(16)
         default_retry_policy = default_retry_policy or RetryPolicy()
@@ -303,9 +304,17 @@ class Engine:
         finally:
             self.submit((ch.RetireWorker(old),), lambda _: None)
 
-    def release_uncertain(self, transition: ch.Transition) -> None:
-        """An answer was lost, so claims that were made on the way may be held without our knowing: give them back."""
-        for change in transition:
+    def release_uncertain(self, transition: ch.Transition, result: ch.Result | None) -> None:
+        """An answer was lost, so claims that were made on the way may be held without our knowing: give them back.
+
+        When it was sent again and took effect then, only messages that had entered already are in doubt.
+        """
+        doubtful: Iterable[ch.Change] = transition
+        if isinstance(result, ch.Receipt) and not result.repeated:
+            delivers = [change for change in transition if isinstance(change, ch.Deliver)]
+            told = zip(delivers, result.delivered, strict=True)
+            doubtful = [change for change, (_, number, _) in told if not number]
+        for change in doubtful:
             claim, run_id = None, None
             if isinstance(change, ch.CreateRun):
                 claim, run_id = change.row.claim, change.row.run_id

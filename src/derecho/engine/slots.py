@@ -13,8 +13,9 @@ PATIENCE = 0.02
 _STEADINESS = 16
 """Attempts over which the time that one takes is averaged."""
 
-_SHORTEST = 0.001
-"""Seconds that count for one that takes less, which bounds what is promised."""
+_SHORTEST, _LONG = 0.001, 1.0
+"""Seconds that count for an attempt that takes less, which bounds what is promised; and for one of which nothing is
+known."""
 
 
 class Slots:
@@ -25,20 +26,19 @@ class Slots:
         self._free = total  # less than nothing while more are taken than there are
         self._free_processes = processes
         self._entered = 0
-        self._seconds = 1.0  # that an attempt takes, on average; at first as if they were long
+        self._seconds = _LONG  # that an attempt takes, on average
         self._changed = asyncio.Event()
 
-    def free(self, *, in_process: bool) -> int:
-        return min(self._free, self._free_processes) if in_process else self._free
+    def room(self, *, in_process: bool) -> int:
+        """How many activities may be claimed now, whether in the commit that schedules them or from the store.
 
-    def may_take(self, *, in_process: bool) -> bool:
-        """Whether an activity may be claimed whose commit is still to come.
-
-        Beyond those that are free, as many may be taken as will be given back while it could wait in line.
+        Those that are free; and, where attempts are shorter than one may wait, as many more as will be given back
+        within that time. Child processes are never promised.
         """
         if in_process:
-            return self.free(in_process=True) > 0
-        return self._free > 0 or 1 - self._free <= self._total * PATIENCE / self._seconds
+            return max(0, min(self._free, self._free_processes))
+        more = int(self._total * PATIENCE / self._seconds) if self._seconds <= PATIENCE else 0
+        return max(0, self._free + more)
 
     def take(self, count: int, *, in_process: bool) -> None:
         self._free -= count
@@ -63,8 +63,8 @@ class Slots:
         self._seconds += (max(seconds, _SHORTEST) - self._seconds) / _STEADINESS
 
     def slow_down(self) -> None:
-        """The line did not move in time: promise nothing until many attempts have been short."""
-        self._seconds = max(self._seconds, 1.0)
+        """Somebody waited in vain: promise nothing until many attempts have been short."""
+        self._seconds = max(self._seconds, _LONG)
 
     async def changed(self) -> None:
         """Wait until a slot has been given back."""
