@@ -92,7 +92,11 @@ async def test_nothing_begins_in_an_engine_that_stops(store: Store) -> None:
             await answered.wait()
         return results
 
-    engine = engine_of(wrapped(store, commit=commit), begins_late, held, shutdown_timeout=5)
+    async def claim_activities(original: Any, *args: Any) -> Any:
+        return []  # at once, so that no slot is held for a question when the activity is scheduled
+
+    slow = wrapped(store, commit=commit, claim_activities=claim_activities)
+    engine = engine_of(slow, begins_late, held, shutdown_timeout=5)
     await engine.__aenter__()
     starting = asyncio.create_task(engine.client.start(begins_late.bind(), id="w"))
     await written.wait()
