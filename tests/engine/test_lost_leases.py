@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -65,63 +65,55 @@ async def listener(ctx: Context) -> list[str]:
     return [await ctx.signals(WORD).receive() for _ in range(2)]
 
 
-async def test_a_run_whose_claim_came_with_a_lost_answer_hears_the_signal(store: Store) -> None:
-    """The signal claims the warm run for the engine; sent again under its key, it is known and claims nothing."""
-    lost = 0
+def loses_an_answer(store: Store, lost: list[str], meanwhile: Callable[[], None] = lambda: None) -> Store:
+    """A store that takes the first message with a claim, lets something happen, and does not tell that it took it."""
 
     async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
-        nonlocal lost
         results = await original(transitions)
-        claiming = [c for t in transitions for c in t if isinstance(c, Deliver) and c.claim is not None]
-        if claiming and not lost:
-            lost += 1
+        claims = [c.claim for each in transitions for c in each if isinstance(c, Deliver) and c.claim is not None]
+        if claims and not lost:
+            lost.extend(claims)
+            meanwhile()
             raise StoreUnavailable("done, but the answer was lost", outcome="unknown")
         return results
 
-    engine = engine_of(wrapped(store, commit=commit), listener)
-    async with engine:
+    return wrapped(store, commit=commit)
+
+
+async def sleeps(store: Store, run_id: str) -> bool:
+    row = await store.get_run(run_id)
+    return row is not None and row.tasks == 1 and row.claim is None
+
+
+async def test_a_run_whose_claim_came_with_a_lost_answer_hears_the_signal(store: Store) -> None:
+    """The signal claims the warm run for the engine; sent again under its key, it is known and claims nothing."""
+    lost: list[str] = []
+    async with engine_of(loses_an_answer(store, lost), listener) as engine:
         handle = await engine.client.start(listener.bind())
-
-        async def sleeps() -> bool:
-            row = await store.get_run(handle.run_id)
-            return row is not None and row.tasks == 1 and row.claim is None
-
-        await eventually(sleeps)
+        await eventually(lambda: sleeps(store, handle.run_id))
         await handle.signal(WORD, "one")
         await handle.signal(WORD, "two")
         assert await handle.result(timeout=20) == ["one", "two"]
-    assert lost == 1
+    assert len(lost) == 1
 
 
 async def test_a_claim_that_came_with_a_lost_answer_is_given_back_though_the_run_has_left_memory(store: Store) -> None:
     """The signal is for a workflow id, and when its fate is known, nothing in memory says which run has that."""
-    lost = 0
+    lost: list[str] = []
 
-    async def commit(original: Any, transitions: Sequence[Transition]) -> Any:
-        nonlocal lost
-        results = await original(transitions)
-        claiming = [c for t in transitions for c in t if isinstance(c, Deliver) and c.claim is not None]
-        if claiming and not lost:
-            lost += 1
-            for run in engine.workflows.runs:
-                engine.workflows.evict(run)
-            raise StoreUnavailable("done, but the answer was lost", outcome="unknown")
-        return results
+    def evict_all() -> None:
+        for run in engine.workflows.runs:
+            engine.workflows.evict(run)
 
-    engine = engine_of(wrapped(store, commit=commit), listener)
+    engine = engine_of(loses_an_answer(store, lost, evict_all), listener)
     async with engine:
         started = await engine.client.start(listener.bind(), id="w")
-
-        async def sleeps() -> bool:
-            row = await store.get_run(started.run_id)
-            return row is not None and row.tasks == 1 and row.claim is None
-
-        await eventually(sleeps)
+        await eventually(lambda: sleeps(store, started.run_id))
         handle = engine.client.get(listener, "w")
         await handle.signal(WORD, "one")
         await handle.signal(WORD, "two")
         assert await handle.result(timeout=20) == ["one", "two"]
-    assert lost == 1
+    assert len(lost) == 1
 
 
 @derecho.activity(retry=derecho.RetryPolicy(initial_interval=1_000))
