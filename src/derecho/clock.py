@@ -40,10 +40,13 @@ class SystemClock:
 
 
 def micros(duration: Duration) -> int:
-    """A duration in microseconds; raises ValueError for NaN and OverflowError past 292,000 years."""
+    """A duration in microseconds; raises ValueError for NaN, OverflowError past 292,000 years, TypeError for others."""
     if isinstance(duration, timedelta):
         return duration // _MICROSECOND
-    result = round(duration * SECOND)
+    try:
+        result = round(duration * SECOND)
+    except TypeError:
+        raise TypeError(f"a duration is a timedelta or a number of seconds, not {duration!r}") from None
     if abs(result) >= FOREVER:
         raise OverflowError(f"a duration of {duration!r} s is longer than Derecho can count")
     return result

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from derecho.clock import SECOND, Duration, micros, to_datetime
-from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowTerminated
+from derecho.errors import StoreError, WorkflowCancelled, WorkflowFailed, WorkflowTerminated
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, short_type
 from derecho.journal.history import History
@@ -16,6 +17,9 @@ from derecho.messages import Signal
 if TYPE_CHECKING:
     from derecho.client import Client
     from derecho.journal.signatures import Signature
+
+_ASIDE = 2.0
+"""Seconds that a look may take which only makes a message better."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -78,9 +82,17 @@ class Handle(Generic[R]):
             if not limit.expired():
                 raise
             raise TimeoutError(
-                f"workflow {self.id!r} has no result after {seconds:g} s. It goes on: ask again, or see where it is "
-                "with describe() and history()"
+                f"workflow {self.id!r} has no result after {seconds:g} s. {await self._state()}"
             ) from None
+
+    async def _state(self) -> str:
+        """What to do about a run that has no result yet."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_ASIDE):
+                run = await self.describe()
+                if run.status == "blocked":
+                    return f"It is blocked, and goes on when the cause is gone: {run.blocked_reason}"
+        return "It goes on: ask again, or see where it is with describe() and history()"
 
     async def describe(self) -> Run:
         """The latest run of this id, or the run that the handle names. Raises WorkflowNotFound."""
@@ -96,6 +108,10 @@ class Handle(Generic[R]):
         With `key`, a signal of the same key is received once, however often it is sent. Raises WorkflowNotFound when
         there is no open run, PayloadError when `value` does not fit.
         """
+        if not isinstance(signal, Signal):
+            raise TypeError(
+                f"a signal is sent by its definition, such as Signal({str(signal)!r}, int), not by {signal!r}"
+            )
         await self._client.signal(self.id, await self._run(), signal, value, key)
 
     async def cancel(self, reason: str = "", *, timeout: Duration | None = None) -> None:

@@ -21,6 +21,21 @@ whatever_the_store = pytest.mark.parametrize("store", ["memory"], indirect=True)
 """What goes on between an engine and its process is the same for all stores, and processes are dear."""
 
 
+@derecho.workflow
+async def many_pids(ctx: Context, count: int) -> list[int]:
+    return await asyncio.gather(*(crashers.process_id.execute(ctx) for _ in range(count)))
+
+
+@whatever_the_store
+async def test_the_next_activity_begins_when_a_process_is_free_and_not_at_the_next_look(store: Store) -> None:
+    running = engine(store, many_pids, crashers.process_id, max_processes=1)
+    running.poll_interval = 1e4
+    async with running:
+        pids = await (await running.client.start(many_pids.bind(5))).result(timeout=20)
+    assert len(pids) == 5
+    assert len(set(pids)) == 1
+
+
 @whatever_the_store
 async def test_a_process_gives_results_and_is_kept_for_the_next_attempt(store: Store) -> None:
     @derecho.workflow

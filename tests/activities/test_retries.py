@@ -139,7 +139,9 @@ async def test_an_idle_engine_wakes_for_a_retry(store: Store, clock: VirtualCloc
 async def test_an_idle_engine_wakes_for_a_retry_on_the_machines_clock(database: SQLiteStore) -> None:
     """Nothing but the due instant itself: no other work, no clock that is moved."""
     caller = calling(fail.bind("declined", 3), retry=RetryPolicy(initial_interval=0.05, jitter=0))
-    async with engine(database, caller, fail) as running:
+    running = engine(database, caller, fail)
+    running.poll_interval = 1e4
+    async with running:
         assert await (await running.client.start(caller.bind())).result(timeout=10) == 3
 
 

@@ -39,6 +39,14 @@ async def test_signals_of_one_sender_arrive_in_order_each_once(store: Store) -> 
         assert await handle.result(timeout=30) == list(range(200))
 
 
+async def test_a_signal_that_is_only_named_is_refused_with_what_to_write(store: Store) -> None:
+    async with engine_of(store, collects) as engine:
+        handle = await engine.client.start(collects.bind(1), id="w")
+        with pytest.raises(TypeError, match=r"such as Signal\('number', int\), not by 'number'"):
+            await handle.signal("number", 1)  # type: ignore[arg-type]
+        await handle.terminate()
+
+
 async def test_signals_of_many_senders_are_all_taken(store: Store) -> None:
     async with engine_of(store, collects):
         clients = [Client(store) for _ in range(4)]

@@ -108,6 +108,23 @@ async def test_waiting_for_so_long_and_no_longer_does_nothing_to_the_run(store: 
         assert await handle.result(timeout=20) == Receipt(5)
 
 
+async def test_who_waits_in_vain_for_a_blocked_run_is_told_what_blocks_it(store: Store) -> None:
+    @derecho.workflow
+    async def misspelt(ctx: Context) -> None:
+        raise NameError("name 'nubmer' is not defined")
+
+    async with engine_of(store, misspelt) as engine, Client(store) as outside:
+        await engine.client.start(misspelt.bind(), id="w")
+        await eventually(lambda: is_blocked(engine.client, "w"))
+        for client in (engine.client, outside):
+            with pytest.raises(TimeoutError, match=r"It is blocked, .*NameError: name 'nubmer' is not defined"):
+                await client.get(misspelt, "w").result(timeout=0.01)
+
+
+async def is_blocked(client: Client, id: str) -> bool:
+    return (await client.get_by_id(id).describe()).status == "blocked"
+
+
 async def test_many_may_wait_from_everywhere_and_one_may_stop(store: Store) -> None:
     async with engine_of(store, pays) as engine, Client(store) as outside:
         handle = await engine.client.start(pays.bind(), id="w")

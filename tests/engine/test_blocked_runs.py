@@ -1,6 +1,7 @@
 """A run that nobody can go on with is blocked with its reason, hurts nobody, and goes on when the cause is gone."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,6 +165,24 @@ async def test_a_blocked_run_is_tried_again_later_and_later(store: Store, clock:
             clock.advance(pauses[-1])
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
     assert len(tries) >= 12
+
+
+async def test_a_blocked_run_is_tried_again_at_its_instant_without_any_hint(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    @derecho.workflow
+    async def mended(ctx: Context) -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise NameError("name 'nubmer' is not defined")
+        return "done"
+
+    engine = engine_of(derecho.SQLiteStore(tmp_path / "derecho.db"), mended)
+    engine.poll_interval = 1e4
+    async with engine:
+        assert await (await engine.client.start(mended.bind())).result(timeout=20) == "done"
+    assert len(calls) == 2
+    await engine.store.close()
 
 
 async def test_a_text_that_cannot_be_recorded_blocks_its_run_alone(store: Store) -> None:

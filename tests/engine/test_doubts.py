@@ -8,6 +8,7 @@ import derecho
 from derecho import Context, Signal, Store
 from derecho.errors import StoreUnavailable, WorkflowNotFound
 from derecho.journal.changes import ScheduleActivity, Transition
+from derecho.journal.store import Taken
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
 
@@ -93,7 +94,7 @@ async def test_nothing_begins_in_an_engine_that_stops(store: Store) -> None:
         return results
 
     async def claim_activities(original: Any, *args: Any) -> Any:
-        return []  # at once, so that no slot is held for a question when the activity is scheduled
+        return Taken([], None)  # at once, so that no slot is held for a question when the activity is scheduled
 
     slow = wrapped(store, commit=commit, claim_activities=claim_activities)
     engine = engine_of(slow, begins_late, held, shutdown_timeout=5)

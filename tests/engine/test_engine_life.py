@@ -120,10 +120,13 @@ async def test_an_engine_runs_once_at_a_time(store: Store) -> None:
         ({"lease": 0}, "lease must be longer than nothing"),
         ({"max_concurrent_activities": 0}, "must be at least 1"),
         ({"max_concurrent_activities": 2.5}, "a whole number, not 2.5"),
+        ({"max_processes": 0}, "max_processes must be at least 1"),
+        ({"cache_size": -1}, "cache_size must be at least 0"),
+        ({"lease": "10"}, "a duration is a timedelta or a number of seconds, not '10'"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DefinitionError, match=message):
+    with pytest.raises((DefinitionError, TypeError), match=message):
         Engine(MemoryStore(), **options)
 
 

@@ -148,7 +148,7 @@ async def test_code_that_holds_the_thread_is_blocked_with_its_line_and_others_go
     lines, first = inspect.getsourcelines(stuck.fn)
     places = [first + n for n, line in enumerate(lines) if "released" in line or "pass" in line]
     assert any(f"engine/test_hard_ends.py:{line}: move what takes long into an activity" in reason for line in places)
-    record = next(record for record in caplog.records if "held the workflow thread" in record.message)
+    record = next(record for record in caplog.records if "workflow code held its thread" in record.message)
     assert (record.levelno, vars(record)["workflow_id"]) == (logging.ERROR, "w")
     assert "test_hard_ends.py" in record.message
 

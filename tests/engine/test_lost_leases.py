@@ -19,6 +19,7 @@ from derecho.journal.changes import (
     ScheduleActivity,
     Transition,
 )
+from derecho.journal.store import Taken
 from tests.support.clocks import StandingClock
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
@@ -242,7 +243,7 @@ async def test_an_activity_that_was_claimed_under_a_name_that_is_lost_begins_onc
     async def claim_activities(original: Any, *args: Any) -> Any:
         nonlocal lost
         claimed = await original(*args)
-        if claimed and not lost:
+        if claimed.rows and not lost:
             lost += 1
             engine.lost_lease()
         return claimed
@@ -306,7 +307,9 @@ async def test_an_attempt_whose_time_is_over_when_its_answer_comes_does_not_begi
         return results
 
     async def claim_activities(original: Any, *args: Any) -> Any:
-        return await original(*args) if late else []  # no slot is held for a question when the activity is scheduled
+        if late:
+            return await original(*args)
+        return Taken([], None)  # no slot is held for a question when the activity is scheduled
 
     slow = wrapped(store, commit=commit, claim_activities=claim_activities)
     async with engine_of(slow, timing, timed) as engine:

@@ -25,7 +25,7 @@ async def kill_workers(store: Store, clock: StandingClock, deaths: int) -> None:
     for number in range(deaths):
         worker = f"worker-{number}"
         await store.commit([(RegisterWorker(WorkerRow(worker, worker, store.now() + SECOND, ["workflow:suspect"])),)])
-        claimed = await store.claim_runs(worker, [f"claim-{number}"], ["suspect"])
+        claimed = (await store.claim_runs(worker, [f"claim-{number}"], ["suspect"])).rows
         assert [item.run.crashes for item in claimed] == [number]
         clock.advance(2)
         await store.commit([(BuryWorker(worker),)])
@@ -48,7 +48,7 @@ async def test_many_suspects_follow_each_other_at_once_not_at_each_poll(clock: S
     store, ids = MemoryStore(clock=clock), [f"run-{number}" for number in range(20)]
     await derecho.Client(store).start_many([(workflow_id, suspect.bind()) for workflow_id in ids])
     await store.commit([(RegisterWorker(WorkerRow("worker", "worker", store.now() + SECOND, ["workflow:suspect"])),)])
-    assert len(await store.claim_runs("worker", [f"claim-{number}" for number in range(20)], ["suspect"])) == 20
+    assert len((await store.claim_runs("worker", [f"claim-{number}" for number in range(20)], ["suspect"])).rows) == 20
     clock.advance(2)
     await store.commit([(BuryWorker("worker"),)])
     async with asyncio.timeout(5), Engine(store, workflows=[suspect]) as engine:  # at each poll it would take 20 s

@@ -15,6 +15,7 @@ from derecho.engine.turns import CROWD
 from derecho.journal.changes import Advance, Deliver, ReleaseRun, Transition
 from derecho.journal.events import ActivityScheduled, TimerFired
 from derecho.journal.model import RunFilter
+from derecho.journal.store import Taken
 from derecho.journal.wire import decode_events
 from derecho.testing.faults import abandon
 from tests.support.clocks import StandingClock
@@ -211,7 +212,7 @@ async def test_a_result_in_hand_does_not_wait_for_a_message_that_another_engine_
         return await original(transitions)
 
     async def claim_runs(original: Any, *args: Any) -> Any:
-        return []  # it comes too late each time
+        return Taken([], None)  # it comes too late each time
 
     slow = wrapped(store, commit=commit, claim_runs=claim_runs)
     alone = engine_of(slow, two_words, held, resources={Log: log})

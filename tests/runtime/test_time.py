@@ -175,6 +175,20 @@ def test_the_loops_clock_keeps_microseconds_in_a_long_life(drive: DriveOf) -> No
     assert run.result == pytest.approx([315_360_000.0, 0.000_001], rel=0.1)
 
 
+def test_a_wait_that_is_no_time_says_what_it_takes(drive: DriveOf) -> None:
+    @workflow
+    async def sleeps(ctx: Context) -> str:
+        try:
+            await ctx.sleep("3")  # type: ignore[arg-type]
+        except TypeError as exc:
+            return str(exc)
+        return "slept"
+
+    run = drive(sleeps)
+    run.begin()
+    assert run.result == "a duration is a timedelta or a number of seconds, not '3'"
+
+
 @pytest.mark.parametrize("duration", [float("nan"), float("inf"), timedelta.max, 1e300])
 def test_a_wait_that_no_clock_can_count_is_an_error_at_its_line(drive: DriveOf, duration: float) -> None:
     @workflow

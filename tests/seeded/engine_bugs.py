@@ -11,16 +11,8 @@ BUGS = [
         "nothing wakes an idle engine for a retry",
         "G19",
         (
-            Edit(
-                "engine/activity_worker.py",
-                '                engine.wake_at("activities", change.due_at)\n',
-                "                pass\n",
-            ),
-            Edit(
-                "engine/activity_worker.py",
-                'wait("activities", mark, engine.until())',
-                'wait("activities", mark, 3600)',
-            ),
+            Edit("engine/engine.py", "return self.until(taken.first_at)", "return 3600.0"),
+            Edit("engine/engine.py", "return min(self.until(), _SOON)", "return 3600.0"),
         ),
         ("activities/test_retries.py::test_an_idle_engine_wakes_for_a_retry_on_the_machines_clock",),
     ),
@@ -212,7 +204,9 @@ BUGS = [
         "G38",
         (
             Edit(
-                "engine/engine.py", "self.poll_interval = min(1.0, self._lease_seconds / 4)", "self.poll_interval = 1e6"
+                "engine/engine.py",
+                "self.poll_interval = min(_SELDOM, self._lease_seconds)",
+                "self.poll_interval = 1e6",
             ),
         ),
         ("engine/test_engine_life.py::test_an_engine_that_hears_no_hint_finds_its_work_all_the_same",),
@@ -224,12 +218,9 @@ BUGS = [
         (
             Edit(
                 "engine/lease.py",
-                '        self._thread = threading.Thread(target=self._keep, name="derecho-lease", daemon=True)\n        self._thread.start()\n',
-                "        async def keep() -> None:\n"
-                "            while not self._stop.is_set():\n"
-                "                await asyncio.sleep(self.seconds / 3)\n"
-                "                await self._renew()\n\n"
-                "        self._kept = asyncio.create_task(keep())\n",
+                '        self._thread = threading.Thread(target=self._keep_there, name="derecho-lease", daemon=True)\n'
+                "        self._thread.start()\n",
+                "",
             ),
         ),
         ("engine/test_engine_life.py::test_an_engine_whose_loop_is_blocked_is_not_taken_for_dead",),

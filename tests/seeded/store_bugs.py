@@ -281,7 +281,13 @@ BUGS = [
         "M64",
         "a run is given to a worker that is not registered, whose death nobody would notice",
         "G14",
-        (Edit(STORE, "            if worker not in self._tables.workers:\n", "            if not worker:\n"),),
+        (
+            Edit(
+                STORE,
+                "            if worker not in tables.workers:\n                return Taken([], first_at)  # nobody",
+                "            if not worker:\n                return Taken([], first_at)  # nobody",
+            ),
+        ),
         (f"{MEMORY}::test_a_worker_that_is_not_registered_gets_nothing",),
     ),
     Bug(

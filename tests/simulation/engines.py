@@ -12,7 +12,6 @@ from unittest import mock
 from derecho import Engine
 from derecho.engine.lease import Lease
 from derecho.engine.turns import Job
-from derecho.errors import StoreError
 from tests.simulation.loop import Loop, Process
 from tests.simulation.network import Line
 from tests.simulation.server import Server
@@ -20,21 +19,10 @@ from tests.simulation.workload import ACTIVITIES, WORKFLOWS
 
 
 class SimulatedLease(Lease):
-    """Renews in a task instead of a thread."""
+    """Has no thread beside the loop, which nothing blocks."""
 
     async def take(self) -> None:
         await self.register()
-        self._task = asyncio.get_running_loop().create_task(self._renew_for_ever())
-
-    async def _renew_for_ever(self) -> None:
-        while not self._stop.is_set():
-            await asyncio.sleep(self.seconds / 3)
-            with contextlib.suppress(StoreError):
-                await self._renew()
-
-    def stop(self) -> None:
-        super().stop()
-        self._task.cancel()
 
 
 class SimulatedLane:

@@ -87,10 +87,10 @@ class Server:
             self.trace(f"{process.name} commit {len(self.lines)} {verdicts}")
         elif name == "load" and any(result.values()):
             self.mark("a run was rebuilt from its history")
-        elif result and name.startswith("claim"):
-            self.trace(f"{process.name} {name} {len(result)}")
+        elif name.startswith("claim") and result.rows:
+            self.trace(f"{process.name} {name} {len(result.rows)}")
             if name == "claim_runs":
-                for item in result:
+                for item in result.rows:
                     self._claimed(item.run)
 
     def _claimed(self, run: RunRow) -> None:

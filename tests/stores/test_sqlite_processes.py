@@ -91,7 +91,7 @@ async def test_work_is_shared_and_not_doubled(pair: tuple[World, World]) -> None
         for turn in range(7)
         for side, world in enumerate(pair)
     ]
-    taken = [one.run.run_id for found in await asyncio.gather(*claims) for one in found]
+    taken = [one.run.run_id for found in await asyncio.gather(*claims) for one in found.rows]
     assert sorted(taken) == sorted(f"run-{number}" for number in range(40))
     attempts = [
         world.claim_activities(worker=f"worker-{side + 1}", limit=3)
@@ -125,7 +125,7 @@ def test_what_is_written_before_the_first_look_is_noticed(tmp_path: Path) -> Non
     path, hints = str(tmp_path / "shop.db"), Hints()
     here, there = (open_writer(path, "full", create=True) for _ in range(2))
     with closing(here), closing(there):
-        watch = Watch(path, hints)
+        watch = Watch(path, hints, lambda: None)
         watch.begin(here)
         seen = hints.seen("runs")
         there.execute("UPDATE meta SET value = value + 1 WHERE key = 'now'")

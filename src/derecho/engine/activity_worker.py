@@ -28,10 +28,11 @@ from derecho.errors import PayloadError, ProcessDied
 from derecho.executors.processes import Processes
 from derecho.executors.threads import Threads
 from derecho.journal import events as ev
-from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, RetryActivity, Transition
+from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, Transition
 from derecho.journal.deadlines import claimed
 from derecho.journal.failures import to_failure
 from derecho.journal.model import ActivityRow
+from derecho.journal.store import Taken
 from derecho.journal.wire import encode_struct
 
 if TYPE_CHECKING:
@@ -55,10 +56,7 @@ class Reservation:
 
     def start(self) -> None:
         for attempt in self._attempts:
-            if self._worker.owns(attempt.row):
-                self._worker.start(attempt)
-            else:  # of a lost lease: it goes back unbegun
-                self._worker.slots.release(1, in_process=attempt.in_process)
+            self._worker.start(attempt)
 
     def give_back(self) -> None:
         for attempt in self._attempts:
@@ -119,35 +117,38 @@ class ActivityWorker:
                 await self.slots.changed()
                 continue
             mark = engine.store.seen("activities")
-            is_behind = [await self._claim(in_process=in_process) for in_process in kinds]
+            pause = min([await self._claim(in_process=in_process) for in_process in kinds])
             kinds = kinds[::-1]  # by turns, so that neither takes every slot that gets free
-            if any(is_behind):
-                await asyncio.sleep(0)  # the shortest of those that were just begun end in this turn of the loop
+            if pause > 0.0:
+                await engine.store.wait("activities", mark, pause)
             else:
-                await engine.store.wait("activities", mark, engine.until())
+                await asyncio.sleep(0)  # the shortest of those that were just begun end in this turn of the loop
 
-    async def _claim(self, *, in_process: bool) -> bool:
-        """Claim for the free slots of one kind and start; whether there may be more."""
+    async def _claim(self, *, in_process: bool) -> float:
+        """Claim for the free slots of one kind and start; seconds until it is time to look again."""
         engine, slots = self._engine, self.slots
         names = engine.registry.names(in_process=in_process)
+        if not names:
+            return engine.until()
         asked = min(slots.room(in_process=in_process), _AT_ONCE)
-        if not names or asked <= 0:
-            return False
+        if asked <= 0:
+            slots.miss()
+            return engine.until()
         tokens = [engine.new_claim() for _ in range(asked)]
         slots.take(asked, in_process=in_process)
         claim = partial(engine.store.claim_activities, engine.incarnation, tokens, names, engine.registry.queues())
-        rows: list[ActivityRow] = []
+        taken = Taken[ActivityRow]([], None)
         try:
-            rows = await engine.persist(claim, "claim activities")
+            taken = await engine.persist(claim, "claim activities")
         finally:
-            slots.release(asked - len(rows), in_process=in_process)
-        for row in rows:
+            slots.release(asked - len(taken.rows), in_process=in_process)
+        for row in taken.rows:
             if self.owns(row):
                 self._claimed(row, engine.registry.activities[row.name])
             else:  # claimed while the lease was lost: it goes back unbegun
                 slots.release(1, in_process=in_process)
                 self._hand_back(row)
-        return len(rows) == asked
+        return 0.0 if len(taken.rows) == asked else engine.until_next(taken)
 
     def _hand_back(self, row: ActivityRow) -> None:
         """Make a claimed activity due again, its attempt not counted."""
@@ -174,9 +175,10 @@ class ActivityWorker:
     def start(self, attempt: Attempt) -> None:
         """Begin an attempt whose slot was taken, or let it wait until it can enter one.
 
-        When the engine drains, nobody would wait for its end: it goes back unbegun, with the retirement of the worker.
+        When the engine drains, nobody would wait for its end; after a lost lease it is not ours. Then it goes back
+        unbegun, with the retirement of the worker.
         """
-        if self.draining:
+        if self.draining or not self.owns(attempt.row):
             self.slots.release(1, in_process=attempt.in_process)
             return
         self._running.setdefault(attempt.row.run_id, {})[attempt.row.claim or ""] = attempt
@@ -288,8 +290,6 @@ class ActivityWorker:
         if fact is None:
             last = () if attempt is None else self.heartbeats.unwritten(attempt)
             engine.submit((*last, change), lambda _: None)
-            if isinstance(change, RetryActivity):
-                engine.wake_at("activities", change.due_at)
         elif row.attempt > 1:
             # After an attempt that may have died with its process, the result is made durable before any workflow
             # code sees it: a run whose code kills the process must not cost the activity another attempt each time.
@@ -315,14 +315,10 @@ class ActivityWorker:
                 attempt.cancel(reason)
 
     async def watch(self) -> None:
-        """Ask the store, three times per lease and after heartbeats, whether attempts are still ours and wanted."""
+        """Ask the store, when told to `look` and after heartbeats, whether attempts are still ours and wanted."""
         engine = self._engine
         while True:
-            try:
-                async with asyncio.timeout(engine.lease.seconds / 3):
-                    await self._watch_now.wait()
-            except TimeoutError:
-                pass
+            await self._watch_now.wait()
             self._watch_now.clear()
             attempts = [attempt for attempt in self.running() if attempt.has_begun]
             if not attempts:
@@ -337,6 +333,11 @@ class ActivityWorker:
                 elif state.cancel_requested:
                     attempt.cancel("requested")
 
+    def look(self) -> None:
+        """Have the attempts that run here watched."""
+        if self._running:
+            self._watch_now.set()
+
     def abandon_all(self) -> None:
         """All claims are gone: stop the attempts, their rows are others' to judge."""
         for attempt in self.running():
@@ -346,10 +347,6 @@ class ActivityWorker:
         """The newest heartbeat of an attempt that runs here, if the store does not have it."""
         attempt = self._running.get(row.run_id, {}).get(row.claim or "")
         return () if attempt is None else self.heartbeats.unwritten(attempt)
-
-    def look_again(self) -> None:
-        """An activity became due that the store gave no hint of."""
-        self._engine.store.hint("activities")
 
     async def drain(self, timeout: float) -> None:
         """Let attempts end by themselves for a while, then stop them; their rows go back with the worker's lease."""

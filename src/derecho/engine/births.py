@@ -34,6 +34,10 @@ _PATIENCE, _LONG_PATIENCE = 0.1, 1.0
 start, because what it has computed by then would be computed again."""
 
 
+_Answer = asyncio.Future[Result]
+_Start = tuple[_Answer, WorkflowDefinition, CreateRun, Sequence[ev.Fact]]
+
+
 class Birth(Turn):
     """The first turn of a run that is not in the store yet; `answer` is for whoever starts it."""
 
@@ -46,7 +50,7 @@ class Birth(Turn):
         at: int,
         make: Callable[[LiveRun], Execution],
         create: CreateRun,
-        answer: asyncio.Future[Result],
+        answer: _Answer,
     ) -> None:
         super().__init__(live, facts, at, (), make)
         self.create = create
@@ -79,11 +83,11 @@ class Births:
         self._waiting: dict[Birth, None] = {}  # for the workflow thread
         self._look_again: asyncio.TimerHandle | None = None
         self.under_way = 0
-        self._queue: deque[tuple[asyncio.Future[Result], WorkflowDefinition, CreateRun, Sequence[ev.Fact]]] = deque()
+        self._queue: deque[_Start] = deque()
 
     async def begin(self, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]) -> Result:
         """Commit a start together with its first turn, or the plain start; raises StoreError and PayloadError."""
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        answer: _Answer = asyncio.get_running_loop().create_future()
         self._queue.append((answer, definition, create, facts))
         self._begin_some()
         return await answer
@@ -91,16 +95,12 @@ class Births:
     def _begin_some(self) -> None:
         """Begin those that are next, so that a crowd is under way and no more."""
         while self._queue and self.under_way < CROWD:
-            answer, definition, create, facts = self._queue.popleft()
-            if not answer.done():  # whoever started it may have gone away
-                self._begin(answer, definition, create, facts)
+            start = self._queue.popleft()
+            if not start[0].done():  # whoever started it may have gone away
+                self._begin(*start)
 
     def _begin(
-        self,
-        answer: asyncio.Future[Result],
-        definition: WorkflowDefinition,
-        create: CreateRun,
-        facts: Sequence[ev.Fact],
+        self, answer: _Answer, definition: WorkflowDefinition, create: CreateRun, facts: Sequence[ev.Fact]
     ) -> None:
         worker, engine = self._worker, self._engine
         row = replace(create.row, claim=engine.new_claim(), worker=engine.incarnation, ready_at=CLAIMED)

@@ -74,18 +74,12 @@ class Blocker:
     def deadlock(self, run: LiveRun, seconds: float, stack: str) -> DeterminismError:
         """The reason for a run whose code holds the workflow thread."""
         line, _, rest = stack.partition("\n")
-        log.error(
-            "workflow %r held the workflow thread for %.1f s at %s\n%s",
-            run.identity.workflow_id,
-            seconds,
-            line,
-            rest,
-            extra=_extra(run.identity),
-        )
-        return DeterminismError(
+        reason = (
             f"workflow code held its thread for {seconds:.1f} s at {line}: move what takes long into an activity, "
             "or raise Engine(deadlock_timeout=…)"
         )
+        log.error("workflow %r: %s\n%s", run.identity.workflow_id, reason, rest, extra=_extra(run.identity))
+        return DeterminismError(reason)
 
     def _write(self, run_id: str, run: LiveRun, reason: str, count: int) -> None:
         change = BlockRun(run_id, run.head, run.claim, reason[:_MAX_REASON], self._retry_at(count))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -36,10 +37,10 @@ from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError
 from derecho.journal import changes as ch
 from derecho.journal import events as ev
-from derecho.journal.model import OverdueActivity, Topic
+from derecho.journal.model import OverdueActivity
 from derecho.journal.payloads import DEFAULT_PAYLOAD_LIMIT, Codec, Converter
 from derecho.journal.policies import RetryPolicy
-from derecho.journal.store import Store
+from derecho.journal.store import R, Store, Taken
 from derecho.outages import until_answered
 from derecho.queues import Queue
 from derecho.stores import open_store
@@ -49,6 +50,9 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 log = logging.getLogger("derecho.engine")
+
+_SELDOM, _SOON = 10.0, 1.0
+"""Seconds between looks that no hint asks for: when nothing is due; and when something is, but was not to be had."""
 
 
 class Engine:
@@ -100,9 +104,11 @@ class Engine:
         for activity in _listed("activities", activities):
             self.registry.add_activity(activity)
         max_processes = os.cpu_count() or 1 if max_processes is None else max_processes
-        for name, most in (("max_concurrent_activities", max_concurrent_activities), ("max_processes", max_processes)):
-            if not isinstance(most, int) or most < 1:
-                raise DefinitionError(f"{name} must be at least 1, and a whole number, not {most!r}")
+        limits = {"max_concurrent_activities": max_concurrent_activities, "max_processes": max_processes}
+        for name, most in {**limits, "cache_size": cache_size}.items():
+            least = int(name in limits)
+            if not isinstance(most, int) or most < least:
+                raise DefinitionError(f"{name} must be at least {least}, and a whole number, not {most!r}")
         self.worker_id = worker_id or own_name()
         self.incarnation = secrets.token_hex(16)
         default_retry_policy = default_retry_policy or RetryPolicy()
@@ -117,7 +123,7 @@ class Engine:
         self._retention = None if retention is None else micros(retention)
         if self._retention is not None and self._retention < SHORTEST:
             raise DefinitionError(f"retention must be at least a minute, not {retention!r}; None keeps runs for ever")
-        self.poll_interval = min(1.0, self._lease_seconds / 4)
+        self.poll_interval = min(_SELDOM, self._lease_seconds)
         self.committer = Committer(self.store, self.release_uncertain)
         self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
         self._claims = 0
@@ -206,12 +212,12 @@ class Engine:
         self._running = True
         self.incarnation = secrets.token_hex(16)
         self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
-        self.activities = ActivityWorker(self, Slots(*self._slots), resources)
+        self.activities = ActivityWorker(self, Slots(*self._slots, partial(self.store.hint, "activities")), resources)
         self.lease = Lease(self, self._lease_seconds)
         await self.lease.take()
-        activities = (self.activities.work, self.activities.watch)
         self._timeouts = TimeoutWorker(self)
-        work = [self.workflows.work, *activities, TimerWorker(self).work, self._timeouts.work]
+        work = [self.workflows.work, self.activities.work, TimerWorker(self).work, self._timeouts.work]
+        work += [self.lease.keep, self.activities.watch]
         if self._retention is not None:
             work.append(RetentionWorker(self, self._retention).work)
         self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
@@ -265,18 +271,25 @@ class Engine:
         return f"{self.incarnation}.{self._claims}"
 
     def until(self, at: int | None = None) -> float:
-        """Seconds to wait for an instant, at most until it is time to look again without a hint.
-
-        That is the same instant for all workers of a process: one that idles wakes once for all of them.
-        """
-        poll = self.poll_interval - asyncio.get_running_loop().time() % self.poll_interval
+        """Seconds to wait for an instant, at most until it is time to look again without a hint."""
+        poll = self.beat(self.poll_interval)
         return poll if at is None else min(poll, max(0.0, (at - self.store.now()) / SECOND))
 
-    def wake_at(self, topic: Topic, at: int) -> None:
-        """Have a worker look again at an instant that the store will not hint at."""
-        delay = max(0.0, (at - self.store.now()) / SECOND)
-        if delay < self.poll_interval and topic == "activities":
-            asyncio.get_running_loop().call_later(delay, self.activities.look_again)
+    def beat(self, interval: float) -> float:
+        """Seconds to the next multiple of an interval.
+
+        It is the same instant for all workers of a process, which so wakes once for all of them when it idles.
+        """
+        return interval - asyncio.get_running_loop().time() % interval
+
+    def until_next(self, taken: Taken[R]) -> float:
+        """Seconds to wait after a claim that may have left something behind.
+
+        What was due and is still there has been left to somebody else for now: it is looked at again soon.
+        """
+        if taken.first_at is None or (not taken.rows and taken.first_at > self.store.now()):
+            return self.until(taken.first_at)
+        return min(self.until(), _SOON)
 
     def lost_lease(self) -> None:
         """Declared dead, or not knowing what it claimed: the engine forgets all claims and goes on under a new name.

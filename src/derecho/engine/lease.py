@@ -1,4 +1,4 @@
-"""The engine's lease: one row that says "alive until", renewed from a thread of its own.
+"""The engine's lease: one row that says "alive until", renewed by a worker of the engine, and by a thread if need be.
 
 Code that blocks the engine's loop (a slip in an async activity) must not make the engine look dead. All claims of an
 engine hang on this one row, so renewing costs one small commit however much is under way.
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("derecho.engine")
 
 _RENEW = "renew the lease"
+_LATE = 0.7
+"""The part of the lease after which its thread does not wait for the loop any longer."""
 
 
 class Lease:
@@ -35,12 +37,13 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._no_burial_before = 0.0
+        self._renewed_at = time.monotonic()
 
     async def take(self) -> None:
         """Register this engine, and bury those of this machine that have died; nothing may be claimed before."""
         await self.register()
         await self._engine.persist(self._bury_neighbours, "look for engines that have died here")
-        self._thread = threading.Thread(target=self._keep, name="derecho-lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep_there, name="derecho-lease", daemon=True)
         self._thread.start()
 
     async def register(self) -> None:
@@ -72,36 +75,39 @@ class Lease:
     def stop(self) -> None:
         self._stop.set()
 
-    def _keep(self) -> None:
+    async def keep(self) -> None:
+        """Renew on the engine's loop, which has connections at hand, twice per lease or oftener.
+
+        Each second time is an instant at which the other workers look, too. When it fails, the thread tries again.
+        """
+        while True:
+            await asyncio.sleep(self._engine.beat(self._engine.poll_interval / 2))
+            await self._renew()
+            self._engine.activities.look()
+
+    def _keep_there(self) -> None:
+        """Renew in the thread when the loop has not."""
+        pause, late = 0.0, _LATE * self.seconds
         # Not asyncio.run: it goes through all tasks of the process each time, workflow fibers among them.
         with closing(asyncio.new_event_loop()) as loop:
-            while not self._stop.wait(self.seconds / 3):
+            while not self._stop.wait(pause):
                 try:
-                    self._renew_there() or loop.run_until_complete(self._renew())
-                except StoreUnavailable as exc:
-                    self._engine.committer.outage.began(_RENEW, exc)
+                    if time.monotonic() >= self._renewed_at + late:
+                        loop.run_until_complete(self._renew())
                 except Exception:
-                    if not self._stop.is_set():  # else it was cancelled with its loop
+                    if not self._stop.is_set():  # else the store was closed meanwhile
                         log.exception("the lease could not be renewed, it will be tried again")
-
-    def _renew_there(self) -> bool:
-        """Renew on the engine's loop, which has connections at hand; False when it does not come to it in time."""
-        renewal = self._renew()
-        try:
-            asked = asyncio.run_coroutine_threadsafe(renewal, self._loop)
-        except RuntimeError:  # it was closed under the engine
-            renewal.close()
-            return False
-        try:
-            asked.result(self.seconds / 6)
-        except TimeoutError:
-            return not asked.cancel() or self._stop.is_set()
-        return True
+                pause = max(late / 4, self._renewed_at + late - time.monotonic())
 
     async def _renew(self) -> None:
         engine = self._engine
-        incarnation = engine.incarnation
-        [result] = await engine.store.commit([(RenewWorker(incarnation, self.until()),)])
+        incarnation, began = engine.incarnation, time.monotonic()
+        try:
+            [result] = await engine.store.commit([(RenewWorker(incarnation, self.until()),)])
+        except StoreUnavailable as exc:
+            engine.committer.outage.began(_RENEW, exc)
+            return
+        self._renewed_at = began
         engine.committer.outage.over(_RENEW)
         if isinstance(result, Conflict) and not self._stop.is_set() and engine.incarnation == incarnation:
             self._loop.call_soon_threadsafe(engine.lost_lease)

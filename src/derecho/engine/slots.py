@@ -6,6 +6,7 @@ so more may be taken than there are; who then finds no slot to enter waits in li
 """
 
 import asyncio
+from collections.abc import Callable
 
 PATIENCE = 0.02
 """Seconds for which an attempt may wait in line for a slot."""
@@ -19,15 +20,20 @@ known."""
 
 
 class Slots:
-    """Counters that can be waited for. An attempt in a child process takes one of both kinds."""
+    """Counters that can be waited for. An attempt in a child process takes one of both kinds.
 
-    def __init__(self, total: int, processes: int) -> None:
+    `found` is called when a slot of a child process has been given back that was missed before.
+    """
+
+    def __init__(self, total: int, processes: int, found: Callable[[], None] = lambda: None) -> None:
         self._total = total
         self._free = total  # less than nothing while more are taken than there are
         self._free_processes = processes
         self._entered = 0
         self._seconds = _LONG  # that an attempt takes, on average
         self._changed = asyncio.Event()
+        self._found = found
+        self._is_missed = False
 
     def room(self, *, in_process: bool) -> int:
         """How many activities may be claimed now, whether in the commit that schedules them or from the store.
@@ -49,6 +55,9 @@ class Slots:
         self._free_processes += count if in_process else 0
         if count:
             self._changed.set()
+        if self._is_missed and self._free > 0 and self._free_processes > 0:
+            self._is_missed = False
+            self._found()
 
     def enter(self) -> bool:
         """Begin to run in a slot that was taken; False when something runs in each."""
@@ -65,6 +74,10 @@ class Slots:
     def slow_down(self) -> None:
         """Somebody waited in vain: promise nothing until many attempts have been short."""
         self._seconds = max(self._seconds, _LONG)
+
+    def miss(self) -> None:
+        """There is none for a child process, although there are others."""
+        self._is_missed = True
 
     async def changed(self) -> None:
         """Wait until a slot has been given back."""

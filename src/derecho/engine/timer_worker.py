@@ -114,8 +114,6 @@ class TimeoutWorker:
         def done(result: ch.Result | StoreError) -> None:
             self._judging.discard(key)
             engine.activities.cancel(row.run_id, row.activity, "timeout", row.claim)
-            if isinstance(change, ch.RetryActivity):
-                engine.wake_at("activities", change.due_at)
 
         engine.submit(transition, done)
 
@@ -125,18 +123,10 @@ class TimeoutWorker:
             message = f"the worker of activity {row.name!r} died in attempt {row.attempt}"
             return timeout_failure("heartbeat", message, last)
         kind = ran_out(command, scheduled_at=row.scheduled_at, started_at=row.started_at, attempt=row.attempt, now=now)
-        limit = {
-            "schedule_to_close": command.schedule_to_close,
-            "schedule_to_start": command.schedule_to_start,
-            "start_to_close": command.start_to_close,
-            "heartbeat": command.heartbeat,
-        }[kind]
+        limit = (getattr(command, kind) or 0) / SECOND
         tail = f"; the last attempt ended in {short_type(last.type)}: {last.message}" if last is not None else ""
-        return timeout_failure(
-            kind,
-            f"activity {row.name!r} ran out of {kind} ({(limit or 0) / SECOND:g} s) in attempt {row.attempt}{tail}",
-            last,
-        )
+        message = f"activity {row.name!r} ran out of {kind} ({limit:g} s) in attempt {row.attempt}{tail}"
+        return timeout_failure(kind, message, last)
 
     def _key(self, item: OverdueActivity) -> tuple[str, int, int]:
         return item.row.run_id, item.row.activity, item.row.attempt

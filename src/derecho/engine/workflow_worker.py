@@ -64,11 +64,11 @@ class WorkflowWorker:
             suspects = 0 if self._suspects else 1
             types = engine.registry.kinds()
             claim = partial(engine.store.claim_runs, engine.incarnation, tokens, types, suspects)
-            claimed = await engine.persist(claim, "claim runs")
-            for item in claimed:
+            taken = await engine.persist(claim, "claim runs")
+            for item in taken.rows:
                 self.claimed(item)
-            if len(claimed) < CROWD:
-                await engine.store.wait("runs", mark, engine.until())
+            if len(taken.rows) < CROWD:
+                await engine.store.wait("runs", mark, engine.until_next(taken))
 
     def claimed(self, item: ClaimedRun) -> None:
         """A run that the store gave to this engine, with its unread messages."""

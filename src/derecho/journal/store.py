@@ -6,13 +6,28 @@ later, with `outcome="unknown"` when a commit may or may not have happened, and 
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from derecho.journal import model
 from derecho.journal.changes import Result, Transition
 from derecho.journal.wire import HistoryRow
+
+R = TypeVar("R", model.ClaimedRun, model.ActivityRow)
+
+
+class Taken(msgspec.Struct, Generic[R], frozen=True, gc=False):
+    """What a claim took, and the instant of the first that it could have taken: it may lie ahead (None: there is none).
+
+    An engine that got nothing need not look again before that instant, unless a hint says so.
+    """
+
+    rows: list[R]
+    first_at: int | None
+
+
+_Rows = Sequence[model.ActivityRow]
 
 
 class DueTimers(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +43,23 @@ class Overdue(msgspec.Struct, frozen=True, gc=False):
     activities: list[model.OverdueActivity]
     dead: list[model.WorkerRow]
     next_at: int | None
+
+    @classmethod
+    def of(cls, lost: _Rows, timeouts: _Rows, workers: Sequence[model.WorkerRow], now: int, limit: int) -> "Overdue":
+        """What to tell of activities that are lost, of deadlines, soonest first, and of all workers.
+
+        Of the first two up to one more than `limit`: it says that there are more, or when the next one is due.
+        """
+        room = max(0, limit - len(lost))
+        late = [row for row in timeouts[:room] if row.timeout_at is not None and row.timeout_at <= now]
+        instants = [worker.lease_until for worker in workers if worker.lease_until > now]
+        instants += [row.timeout_at for row in timeouts[len(late) : room + 1][:1] if row.timeout_at is not None]
+        return cls(
+            [model.OverdueActivity(row, lost=True) for row in lost[:limit]]
+            + [model.OverdueActivity(row, lost=False) for row in late],
+            [worker for worker in workers if worker.lease_until <= now],
+            now if len(lost) > limit else min(instants, default=None),
+        )
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):
@@ -74,17 +106,17 @@ class Store(Protocol):
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[model.ClaimedRun]:
+    ) -> Taken[model.ClaimedRun]:
         """Take up to `len(claims)` runs that are ready and of these kinds (`RunRow.kind`), longest ready first.
 
         Each gets one of `claims` as its token. At most `suspects` of them have `crashes` > 0 (their worker died while
         it held them), so that one run that kills its process cannot drag healthy ones into quarantine. Also taken,
-        whatever the type: runs with a request to terminate.
+        whatever the type: runs with a request to terminate; they count as ready at 0.
         """
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[model.ActivityRow]:
+    ) -> Taken[model.ActivityRow]:
         """Take up to `len(claims)` unclaimed activities that are due, longest due first.
 
         Only those of these names on these queues. An attempt begins with the claim, so its deadlines do, too: the rows

@@ -17,26 +17,22 @@ TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
 class Hints:
-    """Marks and waiters; every method may be called from any thread.
+    """Marks and waiters; every method may be called from any thread. `on_wait` is called when somebody starts to wait.
 
     `horizon` has, for timers and for timeouts, the next instant that the latest look reported. Whoever waits has been
     told one at least as early, or has been woken since: an instant behind it need not wake anybody.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: Callable[[], None] = lambda: None) -> None:
         self._lock = threading.Lock()
         self._marks = dict.fromkeys(TOPICS, 0)
         self._waiting: dict[Topic, dict[asyncio.Future[None], asyncio.AbstractEventLoop]] = {t: {} for t in TOPICS}
-        self._first_waiter: list[Callable[[], None]] = []
+        self._on_wait = on_wait
         self.horizon = {"timers": FOREVER, "timeouts": FOREVER}
 
     @property
     def waiters(self) -> int:
         return sum(len(futures) for futures in self._waiting.values())
-
-    def on_wait(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever somebody starts to wait."""
-        self._first_waiter.append(callback)
 
     def seen(self, topic: Topic) -> int:
         return self._marks[topic]
@@ -60,8 +56,7 @@ class Hints:
             if self._marks[topic] != seen:
                 return
             self._waiting[topic][future] = loop
-        for callback in self._first_waiter:
-            callback()
+        self._on_wait()
         timer = loop.call_later(max(0.0, timeout), _wake, future)
         try:
             await future

@@ -55,6 +55,11 @@ class InstantQueue(Generic[K]):
         return [key for _, key in found], None if entry is None else entry[0]
 
 
+def first(queues: Sequence[InstantQueue[K]]) -> int | None:
+    """The soonest instant of several queues."""
+    return min((entry[0] for queue in queues if (entry := queue.first()) is not None), default=None)
+
+
 def take(queues: Sequence[InstantQueue[K]], until: int, limit: int) -> list[tuple[int, K]]:
     """Remove up to `limit` entries that are not after `until` from several queues, soonest first."""
     heads = [(entry, number) for number, queue in enumerate(queues) if (entry := queue.first()) and entry[0] <= until]

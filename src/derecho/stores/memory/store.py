@@ -12,11 +12,11 @@ from derecho.errors import StoreError
 from derecho.journal import model
 from derecho.journal.changes import Result, Transition
 from derecho.journal.deadlines import claimed
-from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.store import DueTimers, Overdue, Pending, Taken
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.memory.changes import apply
-from derecho.stores.memory.queue import take
+from derecho.stores.memory.queue import first, take
 from derecho.stores.memory.tables import Tables
 from derecho.stores.transitions import unfit
 
@@ -77,16 +77,19 @@ class MemoryStore:
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[model.ClaimedRun]:
+    ) -> Taken[model.ClaimedRun]:
         with self._lock:
-            if worker not in self._tables.workers:
-                return []  # nobody would notice its death
-            taken: list[model.ClaimedRun] = []
+            tables, taken = self._tables, list[model.ClaimedRun]()
+            queues = [queue[kind] for queue in (tables.ready, tables.suspects) for kind in types if kind in queue]
+            is_doomed = any(tables.runs[run_id].claim is None for run_id in tables.terminate)
+            first_at = 0 if is_doomed else first(queues)
+            if worker not in tables.workers:
+                return Taken([], first_at)  # nobody would notice its death
             for claim, run_id in zip(claims, self._claimable(types, len(claims), suspects), strict=False):
-                run = replace(self._tables.runs[run_id], claim=claim, worker=worker, ready_at=model.CLAIMED)
-                self._tables.runs[run_id] = run
+                run = replace(tables.runs[run_id], claim=claim, worker=worker, ready_at=model.CLAIMED)
+                tables.runs[run_id] = run
                 taken.append(model.ClaimedRun(run, self._messages(run_id)))
-            return taken
+            return Taken(taken, first_at)
 
     def _claimable(self, types: Collection[str], limit: int, suspects: int) -> list[str]:
         """Run ids: those to be terminated, then the longest ready; all taken from the queues."""
@@ -106,23 +109,23 @@ class MemoryStore:
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[model.ActivityRow]:
+    ) -> Taken[model.ActivityRow]:
         with self._lock:
-            tables, now = self._tables, self.now()
-            if worker not in tables.workers:
-                return []
-            taken: list[model.ActivityRow] = []
-            tables.touched.clear()
+            tables, now, taken = self._tables, self.now(), list[model.ActivityRow]()
             kinds = [(queue, name) for queue in set(queues) for name in set(names)]
-            due = take([tables.due[kind] for kind in kinds if kind in tables.due], now, len(claims))
-            for claim, (_, (run_id, activity)) in zip(claims, due, strict=False):
+            due = [tables.due[kind] for kind in kinds if kind in tables.due]
+            first_at = first(due)
+            if worker not in tables.workers:
+                return Taken([], first_at)
+            tables.touched.clear()
+            for claim, (_, (run_id, activity)) in zip(claims, take(due, now, len(claims)), strict=False):
                 row = claimed(tables.activities[run_id][activity], claim, worker, now)
                 tables.activities[run_id][activity] = row
                 tables.watch_deadline(row)
                 taken.append(row)
             touched = tuple(tables.touched)
         self._hints.bump(touched)
-        return taken
+        return Taken(taken, first_at)
 
     async def attempts(self, places: Sequence[tuple[str, int]]) -> list[model.AttemptState]:
         with self._lock:

@@ -13,7 +13,7 @@ from derecho.errors import StoreError, StoreUnavailable
 from derecho.journal import model
 from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.deadlines import claimed
-from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.store import DueTimers, Overdue, Pending, Taken
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.postgres import address as addresses
@@ -119,20 +119,20 @@ class PostgresStore:
             await self.open()
         return await self._connections.run(job, tries)
 
-    async def _ask(self, job: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
+    async def _ask(self, job: Callable[[Link], Awaitable[T]], nothing: T) -> T:
         """What is sought by a text that cannot be stored is not there."""
 
-        async def fit(link: Link) -> list[T]:
+        async def fit(link: Link) -> T:
             try:
                 return await job(link)
             except (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, UnicodeEncodeError):
                 link.connection.terminate()  # its statement is prepared, but not ended: it would stay in a transaction
-                return []
+                return nothing
 
         return await self._run(fit)
 
     async def _read(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
-        return await self._ask(lambda link: link.connection.fetch(sql, *parameters))
+        return await self._ask(lambda link: link.connection.fetch(sql, *parameters), [])
 
     def _touched(self, topics: set[model.Topic]) -> None:
         self._hints.bump(topics)
@@ -184,16 +184,17 @@ class PostgresStore:
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[model.ClaimedRun]:
+    ) -> Taken[model.ClaimedRun]:
         now, wanted = self._given_now(), list(set(types))
 
-        async def job(link: Link) -> list[asyncpg.Record]:
+        async def job(link: Link) -> tuple[list[asyncpg.Record], int | None]:
             execute, fetch = link.connection.execute, link.connection.fetch
-            if not await link.connection.fetchval(self._work["is_run_ready"], now, wanted):
-                return []
+            first_at, is_due = await self._first(link, "first_run", now, wanted)
+            if not is_due:
+                return [], first_at
             async with link.connection.transaction():
                 if not await link.connection.fetchval(self._work["lock_worker"], worker):
-                    return []
+                    return [], first_at
                 most = min(len(claims), suspects)
                 picked = await fetch(self._work["pick_runs"], now, worker, wanted, len(claims), most, self._patience)
                 run_ids = [row[0] for row in picked]
@@ -202,24 +203,30 @@ class PostgresStore:
                 link.deciding = bool(run_ids)
                 rows = await fetch(self._work["claimed_runs"], run_ids) if run_ids else []
             self._writing.remembered.keep(link, {row["run_id"]: tuple(row)[: RUN + 3] for row in rows})
-            return rows
+            return rows, first_at
 
-        rows = await self._ask(job)
-        return [
-            model.ClaimedRun(_run_row(row), [model.Message(*message) for message in row["messages"]]) for row in rows
-        ]
+        nothing: tuple[list[asyncpg.Record], int | None] = [], None
+        rows, first_at = await self._ask(job, nothing)
+        taken = [model.ClaimedRun(_run_row(row), [model.Message(*said) for said in row["messages"]]) for row in rows]
+        return Taken(taken, first_at)
+
+    async def _first(self, link: Link, statement: str, *parameters: object) -> tuple[int | None, bool]:
+        """The instant of the first that could be claimed, and whether a claim is worth its transaction."""
+        [(now, first_at)] = await link.connection.fetch(self._work[statement], *parameters)
+        return first_at, first_at is not None and first_at <= self._told(now)
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[model.ActivityRow]:
+    ) -> Taken[model.ActivityRow]:
         now, kinds = self._given_now(), (list(set(names)), list(set(queues)))
 
-        async def job(link: Link) -> list[model.ActivityRow]:
-            if not await link.connection.fetchval(self._work["is_activity_due"], now, *kinds):
-                return []
+        async def job(link: Link) -> Taken[model.ActivityRow]:
+            first_at, is_due = await self._first(link, "first_activity", now, *kinds)
+            if not is_due:
+                return Taken([], first_at)
             async with link.connection.transaction():
                 if not await link.connection.fetchval(self._work["lock_worker"], worker):
-                    return []
+                    return Taken([], first_at)
                 picked = await link.connection.fetch(self._work["pick_activities"], now, *kinds, len(claims))
                 rows = [
                     claimed(model.ActivityRow(*row[1 : ACTIVITY + 1]), claim, worker, row[0])
@@ -231,12 +238,13 @@ class PostgresStore:
                     await link.connection.execute(
                         self._work["claim_activities"], *map(list, columns), worker, rows[0].started_at
                     )
-                return rows
+                return Taken(rows, first_at)
 
-        rows = await self._ask(job)
-        if any(row.timeout_at is not None and row.timeout_at < self._hints.horizon["timeouts"] for row in rows):
+        taken = await self._ask(job, Taken[model.ActivityRow]([], None))
+        horizon = self._hints.horizon["timeouts"]
+        if any(row.timeout_at is not None and row.timeout_at < horizon for row in taken.rows):
             self._touched({"timers"})
-        return rows
+        return taken
 
     async def due_timers(self, limit: int) -> DueTimers:
         found = await self._read(self._work["first_timers"], self._given_now(), limit + 1)
@@ -246,30 +254,12 @@ class PostgresStore:
         return DueTimers(due, next_at)
 
     async def overdue(self, limit: int) -> Overdue:
-        given = self._given_now()
-
-        async def job(link: Link) -> tuple[list[asyncpg.Record], list[asyncpg.Record], list[asyncpg.Record]]:
-            fetch = link.connection.fetch
-            lost = await fetch(self._work["lost_activities"], limit + 1)
-            late = await fetch(self._work["first_timeouts"], given, max(0, limit - len(lost)) + 1)
-            return lost, late, await fetch(self._work["all_workers"], given)
-
-        lost, timeouts, found = await self._run(job)
-        now = self._told(found[0][0]) if found else self.now()
-        workers = [model.WorkerRow(*row[1:]) for row in found]
-        rows = [model.ActivityRow(*row[:ACTIVITY]) for row in timeouts]
-        room = max(0, limit - len(lost))
-        late = [row for row in rows[:room] if row.timeout_at is not None and row.timeout_at <= now]
-        instants = [worker.lease_until for worker in workers if worker.lease_until > now]
-        instants += [row.timeout_at for row in rows[len(late) : len(late) + 1] if row.timeout_at is not None]
-        next_at = now if len(lost) > limit else min(instants, default=None)
-        self._hints.horizon["timeouts"] = FOREVER if next_at is None else next_at
-        return Overdue(
-            [model.OverdueActivity(model.ActivityRow(*row[:ACTIVITY]), lost=True) for row in lost[:limit]]
-            + [model.OverdueActivity(row, lost=False) for row in late],
-            [worker for worker in workers if worker.lease_until <= now],
-            next_at,
-        )
+        [(now, *found)] = await self._read(self._work["overdue"], self._given_now(), limit + 1)
+        lost, timeouts = ([model.ActivityRow(*row[:ACTIVITY]) for row in rows] for rows in found[:2])
+        workers = [model.WorkerRow(*row) for row in found[2]]
+        overdue = Overdue.of(lost, timeouts, workers, self._told(now), limit)
+        self._hints.horizon["timeouts"] = FOREVER if overdue.next_at is None else overdue.next_at
+        return overdue
 
     # --- reads --------------------------------------------------------------------------------------------------------
 

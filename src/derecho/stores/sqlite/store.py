@@ -10,13 +10,14 @@ import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from derecho.clock import FOREVER, Clock, SystemClock
 from derecho.errors import StoreError, StoreUnavailable
 from derecho.journal.changes import Result, Transition
 from derecho.journal.model import ActivityRow, AttemptState, ClaimedRun, RunFilter, RunRow, Topic, WorkerRow
-from derecho.journal.store import DueTimers, Overdue, Pending
+from derecho.journal.store import DueTimers, Overdue, Pending, Taken
 from derecho.journal.wire import HistoryRow
 from derecho.stores.hints import Hints
 from derecho.stores.sqlite import connection as files
@@ -59,9 +60,8 @@ class SQLiteStore:
         self._closed = False
         self._is_ready = False  # what `open` promises has been done
         self._threads: tuple[ConnectionThread, ConnectionThread] | None = None  # the writer and the reader
-        self._hints = Hints()
-        self._watch = Watch(self._path, self._hints)
-        self._hints.on_wait(self._nudge)
+        self._hints = Hints(self._nudge)
+        self._watch = Watch(self._path, self._hints, partial(self._nudge, always=True))
         self._clock.subscribe(self._hints.bump)
         self._writing = Writing(self._instant, self._hints.horizon, functions_in(runs, tasks))
 
@@ -114,6 +114,7 @@ class SQLiteStore:
             self._closed = True
             self._is_ready = False
             threads, self._threads = self._threads or (), None
+        self._watch.alarm.close()
         for thread in reversed(threads):  # the writer last: who closes last checkpoints
             thread.stop()
             await asyncio.shield(asyncio.to_thread(thread.join))
@@ -193,25 +194,29 @@ class SQLiteStore:
 
     async def claim_runs(
         self, worker: str, claims: Sequence[str], types: Collection[str], suspects: int = 1
-    ) -> list[ClaimedRun]:
+    ) -> Taken[ClaimedRun]:
         tokens, wanted = tuple(claims), frozenset(types)
 
-        def job(connection: sqlite3.Connection) -> list[ClaimedRun]:
-            if not work.claimable(connection, self.now(), min(1, len(tokens)), wanted, suspects):
-                return []
-            return self._transact(connection, lambda tx: work.claim_runs(tx, worker, tokens, wanted, suspects))
+        def job(connection: sqlite3.Connection) -> Taken[ClaimedRun]:
+            first_at = work.first_run(connection, wanted)
+            if first_at is None or first_at > self.now():
+                return Taken([], first_at)
+            taken = self._transact(connection, lambda tx: work.claim_runs(tx, worker, tokens, wanted, suspects))
+            return Taken(taken, first_at)
 
         return await self._write(job)
 
     async def claim_activities(
         self, worker: str, claims: Sequence[str], names: Collection[str], queues: Collection[str]
-    ) -> list[ActivityRow]:
+    ) -> Taken[ActivityRow]:
         tokens, kinds = tuple(claims), (frozenset(names), frozenset(queues))
 
-        def job(connection: sqlite3.Connection) -> list[ActivityRow]:
-            if not work.due_activities(connection, self.now(), min(1, len(tokens)), *kinds):
-                return []
-            return self._transact(connection, lambda tx: work.claim_activities(tx, worker, tokens, *kinds))
+        def job(connection: sqlite3.Connection) -> Taken[ActivityRow]:
+            first_at = work.first_activity(connection, *kinds)
+            if first_at is None or first_at > self.now():
+                return Taken([], first_at)
+            taken = self._transact(connection, lambda tx: work.claim_activities(tx, worker, tokens, *kinds))
+            return Taken(taken, first_at)
 
         return await self._write(job)
 
@@ -279,7 +284,7 @@ class SQLiteStore:
     async def wait(self, topic: Topic, seen: int, timeout: float) -> None:
         await self._hints.wait(topic, seen, timeout)
 
-    def _nudge(self) -> None:
+    def _nudge(self, *, always: bool = False) -> None:
         threads = self._threads
         if threads is not None:
-            threads[0].nudge()
+            threads[0].nudge(always=always)

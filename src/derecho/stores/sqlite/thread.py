@@ -21,10 +21,27 @@ T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
+    """A job for another thread, and whom to tell of its end."""
+
     job: Job[Any]
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
+
+    @classmethod
+    def of(cls, job: Job[Any]) -> "Order":
+        loop = asyncio.get_running_loop()
+        return cls(job, loop, loop.create_future())
+
+    def tell(self, how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
+        """Let the future end: `how` is `Future.set_result` or `Future.set_exception`."""
+        with suppress(RuntimeError):  # of a loop that was closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(_resolve, self.future, how, what)
+
+
+def _resolve(future: "asyncio.Future[Any]", how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
+    if not future.done():
+        how(future, what)
 
 
 class ConnectionThread:
@@ -45,7 +62,7 @@ class ConnectionThread:
         self._connect = connect
         self._idle = idle
         self._connection: sqlite3.Connection | None = None
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._pid = os.getpid()
         self._door = threading.Lock()
         self._stopping = False
@@ -59,16 +76,17 @@ class ConnectionThread:
         """Do `job` in the thread. Cancelling the caller leaves the job alone."""
         if self._pid != os.getpid():
             raise StoreError("this store was opened before a fork: open another one in the child process")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        order = Order.of(job)
         with self._door:
             if self._stopping:
                 raise StoreError("this store is closed")
-            self._orders.put(_Order(job, loop, future))
-        return await future
+            self._orders.put(order)
+        result: T = await order.future
+        return result
 
-    def nudge(self) -> None:
-        if self._sleeping:
+    def nudge(self, *, always: bool) -> None:
+        """Have `idle` called if it does not want to be called again by itself; `always`: whatever it wants."""
+        if always or self._sleeping:
             self._orders.put(None)
 
     def stop(self) -> None:
@@ -92,7 +110,7 @@ class ConnectionThread:
                 break
         self._drop_connection()
 
-    def _next(self) -> _Order | None:
+    def _next(self) -> Order | None:
         with suppress(queue.Empty):
             return self._orders.get_nowait()
         # The flag is raised before `idle` looks: whoever comes later sees it and nudges.
@@ -117,7 +135,7 @@ class ConnectionThread:
             self._drop_connection()
             return None
 
-    def _do(self, order: _Order) -> None:
+    def _do(self, order: Order) -> None:
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -125,27 +143,12 @@ class ConnectionThread:
         except BaseException as exc:
             if breaks_connection(exc) or (self._connection is not None and self._connection.in_transaction):
                 self._drop_connection()
-            _tell(order, _fail, exc)
+            order.tell(asyncio.Future.set_exception, exc)
         else:
-            _tell(order, _succeed, result)
+            order.tell(asyncio.Future.set_result, result)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
-
-
-def _tell(order: _Order, how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
-    with suppress(RuntimeError):  # of a loop that was closed: nobody waits there any more
-        order.loop.call_soon_threadsafe(how, order.future, what)
-
-
-def _succeed(future: "asyncio.Future[Any]", result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -8,13 +8,13 @@ import asyncio
 import queue
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from derecho.errors import StoreError
 from derecho.journal.changes import Conflict, Result, Transition
+from derecho.stores.sqlite.thread import Order
 from derecho.stores.sqlite.transaction import Transaction, Writing
 
 T = TypeVar("T")
@@ -34,17 +34,11 @@ class _Abandoned(Exception):
     """The user's code raised: nothing is written."""
 
 
-class _Order(NamedTuple):
-    job: Callable[[sqlite3.Connection], Any]
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
-
-
 class Session:
     """A transaction whose statements come from an event loop, one at a time; `serve` is the writer's side of it."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[_Order | Transition | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order | Transition | None] = queue.SimpleQueue()
         self.served: asyncio.Future[Result] | None = None
 
     def serve(self, writing: Writing, connection: sqlite3.Connection) -> tuple[Result, set[Any]]:
@@ -60,48 +54,35 @@ class Session:
             order = self._orders.get()
             if order is None:
                 raise _Abandoned
-            if not isinstance(order, _Order):
+            if not isinstance(order, Order):
                 result = writing.apply(transaction, order)
                 if isinstance(result, Conflict):
                     raise _Refused(result)
                 if not all(number for _, number, _ in result.delivered):
                     raise _Refused(Conflict("closed", "its outcome is known already, or its run is closed"))
                 return result
-            value, error = None, None
             try:
-                value = order.job(transaction.connection)
+                order.tell(asyncio.Future.set_result, order.job(transaction.connection))
             except Exception as exc:
-                error = exc
-            with suppress(RuntimeError):  # of a loop that was closed: nobody waits there any more
-                order.loop.call_soon_threadsafe(_tell, order.future, value, error)
+                order.tell(asyncio.Future.set_exception, exc)
             if not transaction.connection.in_transaction:
                 raise StoreError("SQLite has ended the transaction by itself: the disk may be full")
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._orders.put(_Order(job, loop, future))
+        order = Order.of(job)
+        self._orders.put(order)
         if self.served is not None:
-            either: set[asyncio.Future[Any]] = {future, self.served}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not future.done():
+            await asyncio.wait({order.future, self.served}, return_when=asyncio.FIRST_COMPLETED)
+            if not order.future.done():
                 self.served.result()  # raises why there is no transaction
-        return await future
+        result: T = await order.future
+        return result
 
     def finish(self, transition: Transition) -> None:
         self._orders.put(transition)
 
     def give_up(self) -> None:
         self._orders.put(None)
-
-
-def _tell(future: "asyncio.Future[Any]", value: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
 
 
 class UserConnection:

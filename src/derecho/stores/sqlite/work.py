@@ -10,13 +10,13 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
+from derecho.clock import FOREVER
 from derecho.journal.deadlines import claimed
 from derecho.journal.model import (
     CLAIMED,
     ActivityRow,
     ClaimedRun,
     Message,
-    OverdueActivity,
     RunRow,
     TimerRow,
     type_and_version,
@@ -29,7 +29,19 @@ from derecho.stores.sqlite.transaction import Transaction
 _SQL = load("sqlite/work")
 
 
-def claimable(
+def first_run(connection: sqlite3.Connection, types: Collection[str]) -> int | None:
+    """When the first run that could be claimed is ready."""
+    found = _claimable(connection, FOREVER, 1, types, 1)
+    return (0 if found[0].terminate is not None else found[0].ready_at) if found else None
+
+
+def first_activity(connection: sqlite3.Connection, names: Collection[str], queues: Collection[str]) -> int | None:
+    """When the first activity that could be claimed is due."""
+    found = _due_activities(connection, FOREVER, 1, names, queues)
+    return found[0].due_at if found else None
+
+
+def _claimable(
     connection: sqlite3.Connection, now: int, limit: int, types: Collection[str], suspects: int
 ) -> list[RunRow]:
     """Runs to be terminated, then the longest ready, at most `suspects` of them whose worker died with them."""
@@ -51,7 +63,7 @@ def claim_runs(
 ) -> list[ClaimedRun]:
     if not tx.is_alive(worker):
         return []
-    runs = claimable(tx.connection, tx.now, len(claims), types, suspects)
+    runs = _claimable(tx.connection, tx.now, len(claims), types, suspects)
     taken = []
     for claim, run in zip(claims, runs, strict=False):
         tx.execute(_SQL["claim_run"], (run.run_id, claim, worker, CLAIMED))
@@ -60,7 +72,7 @@ def claim_runs(
     return taken
 
 
-def due_activities(
+def _due_activities(
     connection: sqlite3.Connection, now: int, limit: int, names: Collection[str], queues: Collection[str]
 ) -> list[ActivityRow]:
     parameters = (json.dumps(list(set(queues))), json.dumps(list(set(names))), now, limit)
@@ -73,7 +85,7 @@ def claim_activities(
     if not tx.is_alive(worker):
         return []
     taken = []
-    for claim, row in zip(claims, due_activities(tx.connection, tx.now, len(claims), names, queues), strict=False):
+    for claim, row in zip(claims, _due_activities(tx.connection, tx.now, len(claims), names, queues), strict=False):
         mine = claimed(row, claim, worker, tx.now)
         tx.execute(_SQL["claim_activity"], (row.run_id, row.activity, claim, worker, mine.started_at, mine.timeout_at))
         tx.watch_deadline(mine.timeout_at)
@@ -89,15 +101,6 @@ def due_timers(connection: sqlite3.Connection, now: int, limit: int) -> DueTimer
 
 def overdue(connection: sqlite3.Connection, now: int, limit: int) -> Overdue:
     lost = [activity_row(row) for row in connection.execute(_SQL["lost_activities"], (limit + 1,))]
-    room = max(0, limit - len(lost))
-    rows = [activity_row(row) for row in connection.execute(_SQL["first_timeouts"], (now, room + 1))]
-    late = [row for row in rows[:room] if row.timeout_at is not None and row.timeout_at <= now]
+    timeouts = [activity_row(row) for row in connection.execute(_SQL["first_timeouts"], (now, limit + 1))]
     workers = [worker_row(row) for row in connection.execute(_SQL["all_workers"])]
-    dead = [worker for worker in workers if worker.lease_until <= now]
-    instants = [worker.lease_until for worker in workers if worker.lease_until > now]
-    instants += [row.timeout_at for row in rows[len(late) : len(late) + 1] if row.timeout_at is not None]
-    return Overdue(
-        [OverdueActivity(row, lost=True) for row in lost[:limit]] + [OverdueActivity(row, lost=False) for row in late],
-        dead,
-        now if len(lost) > limit else min(instants, default=None),
-    )
+    return Overdue.of(lost, timeouts, workers, now, limit)

@@ -24,7 +24,7 @@ class TestClaimRuns:
     async def test_a_claim_gives_the_run_its_token_and_its_messages(self, world: World) -> None:
         await world.register()
         row = await world.start(1, message("one"), message("two"))
-        (taken,) = await world.store.claim_runs(WORKER, ["token"], ["order"])
+        (taken,) = (await world.store.claim_runs(WORKER, ["token"], ["order"])).rows
         assert taken.run == await world.run()
         assert (taken.run.claim, taken.run.worker, taken.run.ready_at) == ("token", WORKER, CLAIMED)
         assert taken.run.crashes == row.crashes == 0
@@ -54,6 +54,21 @@ class TestClaimRuns:
         taken = [await world.claim("order", "ship", limit=limit) for limit in (1, 2, 5)]
         assert [[one.run.run_id for one in found] for found in taken] == [["run-3"], ["run-1", "run-2"], ["run-4"]]
 
+    async def test_a_claim_says_when_the_first_run_is_ready_though_it_takes_none(self, world: World) -> None:
+        assert (await world.store.claim_runs(WORKER, ["token"], ["order"])).first_at is None
+        for number, (kind, after) in enumerate([("order", 3), ("ship", 2), ("other", 1), ("order", 0)], 1):
+            run = await world.claimed(number, workflow_type=kind)
+            await world.do(BlockRun(run.run_id, run.head, run.claim, "it is not its turn", world.now + after * MINUTE))
+        world.clock.advance(1)
+        kinds = ["order", "ship"]
+        found = await world.store.claim_runs(WORKER, ["token"], kinds)
+        assert [one.run.run_id for one in found.rows] == ["run-4"]
+        assert found.first_at == world.now - 1
+        found = await world.store.claim_runs(WORKER, ["token"], kinds)
+        assert (found.rows, found.first_at) == ([], world.now - 1 + 2 * MINUTE)
+        await world.do(RequestTerminate("run-3", "no more"))
+        assert (await world.store.claim_runs(WORKER, [], kinds)).first_at == 0
+
     async def test_of_runs_that_are_ready_at_the_same_instant_the_lower_id_comes_first(self, world: World) -> None:
         await world.register()
         for number in (2, 3, 1):
@@ -64,7 +79,7 @@ class TestClaimRuns:
         await world.register()
         await world.start(workflow_type="ship")
         assert await world.claim("order") == []
-        assert await world.store.claim_runs(WORKER, ["token"], []) == []
+        assert (await world.store.claim_runs(WORKER, ["token"], [])).rows == []
         assert len(await world.claim("ship", "order")) == 1
 
     async def test_other_versions_are_left(self, world: World) -> None:
@@ -79,7 +94,7 @@ class TestClaimRuns:
     async def test_no_tokens_no_runs(self, world: World) -> None:
         await world.register()
         await world.start()
-        assert await world.store.claim_runs(WORKER, [], ["order"]) == []
+        assert (await world.store.claim_runs(WORKER, [], ["order"])).rows == []
 
     async def test_sleeping_and_closed_runs_are_not_claimed(self, world: World) -> None:
         await world.register()
@@ -123,15 +138,15 @@ class TestSuspects:
         await world.register()
         await self.crash(world, 1, 2, 3)
         await world.start(4)
-        taken = await world.store.claim_runs(WORKER, world.tokens(10), ["order"])
+        taken = (await world.store.claim_runs(WORKER, world.tokens(10), ["order"])).rows
         assert [one.run.run_id for one in taken] == ["run-1", "run-4"]
-        taken = await world.store.claim_runs(WORKER, world.tokens(10), ["order"], suspects=5)
+        taken = (await world.store.claim_runs(WORKER, world.tokens(10), ["order"], suspects=5)).rows
         assert [one.run.run_id for one in taken] == ["run-2", "run-3"]
 
     async def test_none_of_them_is_taken_when_none_is_wanted(self, world: World) -> None:
         await world.register()
         await self.crash(world, 1)
-        assert await world.store.claim_runs(WORKER, ["token"], ["order"], suspects=0) == []
+        assert (await world.store.claim_runs(WORKER, ["token"], ["order"], suspects=0)).rows == []
 
     async def test_healthy_runs_that_are_longer_ready_come_first(self, world: World) -> None:
         await world.register()
@@ -196,7 +211,7 @@ class TestTerminateRequests:
     async def test_a_run_that_killed_its_worker_is_terminated_beside_others(self, world: World) -> None:
         await world.claimed()
         await world.do(RequestTerminate("run-1", "because"))
-        assert len(await world.store.claim_runs(WORKER, ["token"], [], suspects=0)) == 1
+        assert len((await world.store.claim_runs(WORKER, ["token"], [], suspects=0)).rows) == 1
 
     async def test_a_run_that_has_gone_on_is_terminated_where_it_is_now(self, world: World) -> None:
         await world.register()

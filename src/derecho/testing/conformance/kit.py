@@ -120,10 +120,11 @@ class World:
         return found
 
     async def claim(self, *types: str, worker: str = WORKER, limit: int = 10) -> list[ClaimedRun]:
-        return await self.store.claim_runs(worker, self.tokens(limit), types or ("order",))
+        return (await self.store.claim_runs(worker, self.tokens(limit), types or ("order",))).rows
 
     async def claim_activities(self, *names: str, worker: str = WORKER, limit: int = 10) -> list[ActivityRow]:
-        return await self.store.claim_activities(worker, self.tokens(limit), names or ("charge",), ("default",))
+        taken = await self.store.claim_activities(worker, self.tokens(limit), names or ("charge",), ("default",))
+        return taken.rows
 
     def tokens(self, count: int) -> list[str]:
         self._tokens += count

@@ -1,6 +1,7 @@
 """Activities and timers: one outcome each, in the hands of one worker, looked at without being taken."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -18,8 +19,13 @@ from derecho.journal.changes import (
     ScheduleActivity,
     ScheduleTimer,
 )
-from derecho.journal.model import AttemptState, OverdueActivity, TimerRow
+from derecho.journal.model import ActivityRow, AttemptState, OverdueActivity, TimerRow
+from derecho.journal.store import Taken
 from derecho.testing.conformance.kit import MINUTE, OTHER_WORKER, WORKER, World, activity_row, everything, message
+
+
+def nothing_until(at: int | None) -> Taken[ActivityRow]:
+    return Taken([], at)
 
 
 @pytest.mark.asyncio
@@ -29,7 +35,7 @@ class TestClaimActivities:
         await world.start()
         await world.activity()
         world.clock.advance(MINUTE)
-        (row,) = await world.store.claim_activities(WORKER, ["token"], ["charge"], ["default"])
+        (row,) = (await world.store.claim_activities(WORKER, ["token"], ["charge"], ["default"])).rows
         assert (row.claim, row.worker, row.started_at, row.attempt) == ("token", WORKER, world.now, 1)
         assert row.timeout_at == world.now + 30 * SECOND
         assert await world.activities() == [row]
@@ -55,11 +61,11 @@ class TestClaimActivities:
         await world.activity(1, name="ship")
         await world.activity(2, queue="gpu")
         assert await world.claim_activities() == []
-        taken = await world.store.claim_activities(WORKER, world.tokens(5), ["charge"], ["gpu", "default"])
+        taken = (await world.store.claim_activities(WORKER, world.tokens(5), ["charge"], ["gpu", "default"])).rows
         assert [row.activity for row in taken] == [2]
-        assert await world.store.claim_activities(WORKER, world.tokens(5), [], ["default"]) == []
-        assert await world.store.claim_activities(WORKER, world.tokens(5), ["ship"], []) == []
-        assert await world.store.claim_activities(WORKER, [], ["ship"], ["default"]) == []
+        assert (await world.store.claim_activities(WORKER, world.tokens(5), [], ["default"])).rows == []
+        assert (await world.store.claim_activities(WORKER, world.tokens(5), ["ship"], [])).rows == []
+        assert (await world.store.claim_activities(WORKER, [], ["ship"], ["default"])).rows == []
 
     async def test_an_activity_that_is_not_due_waits(self, world: World) -> None:
         await world.register()
@@ -68,6 +74,20 @@ class TestClaimActivities:
         assert await world.claim_activities() == []
         world.clock.advance(1)
         assert len(await world.claim_activities()) == 1
+
+    async def test_a_claim_says_when_the_first_activity_is_due_though_it_takes_none(self, world: World) -> None:
+        claim = partial(world.store.claim_activities, WORKER, ["token"], ["charge", "ship"], ["default", "gpu"])
+        await world.register()
+        assert await claim() == nothing_until(None)
+        places = [("charge", "default", 3), ("ship", "gpu", 2), ("bill", "default", 1), ("ship", "other", 1)]
+        for number, (name, queue, after) in enumerate(places, 5):
+            await world.activity(number, name=name, queue=queue, due_at=world.now + after * MINUTE)
+        first_at = world.now + 2 * MINUTE
+        assert await claim() == nothing_until(first_at)
+        world.clock.advance(2 * MINUTE)
+        found = await claim()
+        assert ([row.activity for row in found.rows], found.first_at) == ([6], first_at)
+        assert await claim() == nothing_until(first_at + MINUTE)
 
     async def test_a_worker_that_is_not_registered_gets_nothing(self, world: World) -> None:
         await world.activity()

@@ -46,7 +46,7 @@ class TestValues:
         assert (found.run_id, found.workflow_id, found.workflow_type, found.queue) == (text,) * 4
         assert await world.store.find_run(text) == found
         assert await world.store.list_runs(RunFilter(workflow_id=text, workflow_type=text)) == [found]
-        (taken,) = await world.store.claim_runs("worker-1", [text or "token"], [text])
+        (taken,) = (await world.store.claim_runs("worker-1", [text or "token"], [text])).rows
         assert [message.data for message in taken.messages] == [text]
         await world.do(advance(text, claim=taken.run.claim, status="completed", outcome=text))
         (closed,) = await world.store.closed([text])
@@ -58,7 +58,7 @@ class TestValues:
         await world.activity(**{name: getattr(row, name) for name in row.__struct_fields__})
         assert await world.activities(text) == [row]
         await world.register()
-        (taken,) = await world.store.claim_activities("worker-1", ["token"], [text], [text])
+        (taken,) = (await world.store.claim_activities("worker-1", ["token"], [text], [text])).rows
         assert (taken.name, taken.data) == (text, text)
 
     async def test_texts_that_only_look_alike_are_different(self, world: World) -> None:
@@ -118,6 +118,6 @@ class TestValues:
         assert await store.attempts([(text, 1)]) == []
         assert (await store.pending(text)).messages == []
         assert await store.list_runs(RunFilter(workflow_id=text)) == []
-        assert await store.claim_runs(text, ["token"], ["order"]) == []
-        assert await store.claim_runs("worker-1", ["token"], [text]) == []
-        assert await store.claim_activities("worker-1", ["token"], [text], [text]) == []
+        assert (await store.claim_runs(text, ["token"], ["order"])).rows == []
+        assert (await store.claim_runs("worker-1", ["token"], [text])).rows == []
+        assert (await store.claim_activities("worker-1", ["token"], [text], [text])).rows == []

@@ -4,17 +4,19 @@
 -- name: instant(now)
 SELECT coalesce(:now::bigint, derecho.instant());
 
--- name: is_run_ready(now, types)
--- Whether a claim is worth its transaction.
-WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS now)
-SELECT EXISTS (SELECT FROM derecho.live WHERE terminate IS NOT NULL AND claim IS NULL)
-    OR EXISTS (
-        SELECT FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
-            AND workflow_type = ANY (:types::text[]) AND ready_at <= (SELECT now FROM clock))
-    OR EXISTS (
-        SELECT FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
-            AND workflow_type = ANY (:types::text[]) AND ready_at <= (SELECT now FROM clock)
-);
+-- name: first_run(now, types)
+-- Now, and when the first run that could be claimed is ready.
+SELECT coalesce(:now::bigint, derecho.instant()), (SELECT min(at) FROM (
+    (SELECT 0 AS at FROM derecho.live WHERE terminate IS NOT NULL AND claim IS NULL LIMIT 1)
+    UNION ALL SELECT first.at FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
+        SELECT ready_at AS at FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes = 0
+            AND live.workflow_type = wanted.workflow_type ORDER BY ready_at, run_id LIMIT 1
+    ) AS first
+    UNION ALL SELECT first.at FROM unnest(:types::text[]) AS wanted (workflow_type) CROSS JOIN LATERAL (
+        SELECT ready_at AS at FROM derecho.live WHERE claim IS NULL AND ready_at IS NOT NULL AND crashes > 0
+            AND live.workflow_type = wanted.workflow_type ORDER BY ready_at, run_id LIMIT 1
+    ) AS first
+) AS instants);
 
 -- name: lock_worker(worker)
 -- A worker that is buried meanwhile waits for us, and so frees what we claim.
@@ -68,14 +70,16 @@ SELECT run.*, ARRAY(
 CROSS JOIN LATERAL (SELECT * FROM derecho.run_rows WHERE run_id = wanted.run_id OFFSET 0) AS run
 ORDER BY wanted.place;
 
--- name: is_activity_due(now, names, queues)
-SELECT EXISTS (
-    SELECT FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
+-- name: first_activity(now, names, queues)
+-- Now, and when the first activity that could be claimed is due.
+SELECT coalesce(:now::bigint, derecho.instant()), (
+    SELECT min(first.due_at)
+    FROM unnest(:queues::text[]) AS served (queue) CROSS JOIN unnest(:names::text[]) AS known (name)
     CROSS JOIN LATERAL (
         SELECT due_at FROM derecho.activities
         WHERE claim IS NULL AND activities.queue = served.queue AND activities.name = known.name
         ORDER BY due_at, run_id, activity LIMIT 1
-    ) AS first WHERE first.due_at <= (SELECT coalesce(:now::bigint, derecho.instant()))
+    ) AS first
 );
 
 -- name: pick_activities(now, names, queues, limit)
@@ -111,11 +115,8 @@ WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS 
 )
 SELECT clock.now, found.* FROM clock, (TABLE due UNION ALL TABLE next) AS found ORDER BY fire_at, run_id, timer;
 
--- name: lost_activities(limit)
-SELECT * FROM derecho.activities WHERE lost ORDER BY run_id, activity LIMIT :limit;
-
--- name: first_timeouts(now, limit)
--- As with timers.
+-- name: overdue(now, limit)
+-- Activities of the dead; activities past a deadline, and the one after them, as with timers; all engines.
 WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS now), due AS (
     SELECT * FROM derecho.activities
     WHERE timeout_at IS NOT NULL AND NOT lost AND timeout_at <= (SELECT now FROM clock)
@@ -124,8 +125,10 @@ WITH clock AS MATERIALIZED (SELECT coalesce(:now::bigint, derecho.instant()) AS 
     SELECT * FROM derecho.activities
     WHERE timeout_at IS NOT NULL AND NOT lost AND timeout_at > (SELECT now FROM clock) ORDER BY timeout_at LIMIT 1
 )
-TABLE due UNION ALL TABLE next ORDER BY timeout_at, run_id, activity;
-
--- name: all_workers(now)
-SELECT coalesce(:now::bigint, derecho.instant()), worker, name, lease_until, serves FROM derecho.workers
-ORDER BY lease_until, worker;
+SELECT (SELECT now FROM clock), ARRAY(
+    SELECT row(lost.*) FROM derecho.activities AS lost WHERE lost.lost ORDER BY run_id, activity LIMIT :limit
+), ARRAY(
+    SELECT row(found.*) FROM (TABLE due UNION ALL TABLE next) AS found ORDER BY timeout_at, run_id, activity
+), ARRAY(
+    SELECT row(worker, name, lease_until, serves) FROM derecho.workers ORDER BY lease_until, worker
+);

@@ -1,0 +1,170 @@
+"""A store that has long heard nothing stops looking, and is woken by what others write all the same."""
+
+import asyncio
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from derecho import SQLiteStore
+from derecho.stores.hints import Hints
+from derecho.stores.sqlite import watch as watching
+from derecho.stores.sqlite.alarm import Alarm
+from derecho.stores.sqlite.connection import open_writer
+from derecho.stores.sqlite.watch import Watch
+from tests.support.world import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the alarm is Linux' inotify; elsewhere it is looked")
+
+PATIENCE = 30.0
+
+
+class Waited(Hints):
+    """Somebody always waits."""
+
+    waiters = 1
+
+
+class Watched:
+    """A watch over a file that two connections write to, on a clock that the test moves; somebody waits for it."""
+
+    def __init__(self, path: str, clock: SimpleNamespace) -> None:
+        self.hints = Waited()
+        self.woken = threading.Semaphore(0)
+        self.here, self.there = (open_writer(path, "full", create=True) for _ in range(2))
+        self.watch = Watch(path, self.hints, self.woken.release)
+        self.watch.begin(self.here)
+        self._clock = clock
+        self._bumps = self.hints.seen("runs")
+
+    def poll(self) -> float | None:
+        return self.watch.poll(self.here)
+
+    def heard(self) -> bool:
+        """Whether the hints have been told since they were last asked."""
+        before, self._bumps = self._bumps, self.hints.seen("runs")
+        return self._bumps != before
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'now'")
+
+    def fall_asleep(self) -> None:
+        """Let it be quiet for so long that nobody looks any more."""
+        pauses: list[float | None] = [0.0]
+        while pauses[-1] is not None:
+            self._clock.at += pauses[-1]
+            pauses.append(self.poll())
+        assert len(pauses) < 200
+        assert not self.heard()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    clock = SimpleNamespace(at=1_000.0)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: clock.at))
+    it = Watched(str(tmp_path / "shop.db"), clock)
+    with closing(it.here), closing(it.there):
+        yield it
+    it.watch.alarm.close()
+
+
+def test_what_another_connection_writes_wakes_a_watch_that_no_longer_looks(watched: Watched) -> None:
+    watched.fall_asleep()
+    watched.write(watched.there)
+    assert watched.woken.acquire(timeout=PATIENCE)
+    assert watched.poll() == watching._SOON, "who has written will soon write again"
+    assert watched.heard()
+
+
+def test_a_write_whose_commit_comes_later_is_waited_for(watched: Watched) -> None:
+    """The log is written before others can see the commit."""
+    watched.fall_asleep()
+    watched.there.execute("PRAGMA cache_size = 1")  # a transaction that outgrows it goes to the log before its end
+    watched.there.execute("BEGIN")
+    watched.there.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
+    assert watched.woken.acquire(timeout=PATIENCE)
+    assert watched.poll() == watching._SOON
+    assert not watched.heard()
+    watched.there.execute("COMMIT")
+    assert watched.poll() == watching._SOON
+    assert watched.heard()
+
+
+def test_what_is_written_while_the_alarm_is_being_armed_is_seen_by_one_more_look(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = watched.watch.alarm.arm
+
+    def late() -> bool:
+        watched.write(watched.there)
+        return arm()
+
+    monkeypatch.setattr(watched.watch.alarm, "arm", late)
+    watched._clock.at += 1_000
+    assert watched.poll() == watching._SOON, "it has just begun to be waited for"
+    watched._clock.at += 1_000
+    assert watched.poll() == watching._COMMIT
+    watched.poll()
+    assert watched.heard()
+
+
+def test_our_own_writes_do_not_make_us_look(watched: Watched) -> None:
+    for _ in range(3):
+        watched.fall_asleep()
+        watched.write(watched.here)
+        assert watched.woken.acquire(timeout=PATIENCE)
+        assert watched.poll() == watching._LATER
+        assert not watched.heard()
+
+
+def test_where_nothing_can_ring_it_is_looked_for_ever(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched.watch.alarm, "arm", lambda: False)
+    pauses = []
+    for _ in range(200):
+        pauses.append(watched.poll() or 0.0)
+        watched._clock.at += pauses[-1]
+    assert min(pauses) > 0.0
+    assert pauses[-1] == watching._LATER
+    watched.write(watched.there)
+    assert watched.poll() == watching._SOON
+    assert watched.heard()
+
+
+def test_an_alarm_for_a_file_that_is_not_there_cannot_be_armed(tmp_path: Path) -> None:
+    alarm = Alarm(str(tmp_path / "none"), lambda: None)
+    assert not alarm.arm()
+    alarm.close()
+
+
+def test_an_alarm_that_is_closed_ends_its_thread(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    alarm = Alarm(str(tmp_path / "file"), lambda: None)
+    before = set(threading.enumerate())
+    assert alarm.arm()
+    [thread] = set(threading.enumerate()) - before
+    alarm.close()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+async def test_a_store_that_sleeps_is_woken_by_a_write_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: 100 * time.monotonic()))
+    here, there = SQLiteStore(tmp_path / "shop.db"), SQLiteStore(tmp_path / "shop.db")
+    for store in (here, there):
+        await store.open()
+    for _ in range(3):
+        waiting = asyncio.create_task(here.wait("runs", here.seen("runs"), 3_600.0))
+        await eventually(lambda: here._threads is not None and here._threads[0]._sleeping and here._watch._is_armed)
+        await there._write(lambda connection: connection.execute("UPDATE meta SET value = value + 1"))
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    for store in (here, there):
+        await store.close()
