@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from derecho.clock import to_datetime
 from derecho.errors import DerechoError
+from derecho.journal.model import ActivityRow
 from derecho.journal.payloads import Converter, Payload
 
 if TYPE_CHECKING:
@@ -27,29 +28,21 @@ class ActivityContext:
 
     def __init__(
         self,
+        row: ActivityRow,
         *,
-        workflow_id: str,
-        run_id: str,
-        workflow_type: str,
-        name: str,
-        activity: int,
-        attempt: int,
-        scheduled_at: int,
         converter: Converter,
         beat: Callable[[], None],
         resources: Mapping[type[Any], Any] | None = None,
         progress: Payload | None = None,
         client: "Client | None" = None,
     ) -> None:
-        self.workflow_id = workflow_id
-        self.run_id = run_id
-        self.name = name
-        self.attempt = attempt
+        self.workflow_id = row.workflow_id
+        self.run_id = row.run_id
+        self.name = row.name
+        self.attempt = row.attempt
         self.cancel_reason: CancelReason | None = None
         self._progress = progress  # the newest that is known
-        self._activity = activity
-        self._scheduled_at = scheduled_at
-        self._workflow_type = workflow_type
+        self._row = row
         self._converter = converter
         self._beat = beat
         self._resources = resources
@@ -62,7 +55,7 @@ class ActivityContext:
         names = {
             "workflow_id": self.workflow_id,
             "run_id": self.run_id,
-            "workflow_type": self._workflow_type,
+            "workflow_type": self._row.workflow_type,
             "activity": self.name,
             "attempt": self.attempt,
         }
@@ -71,12 +64,12 @@ class ActivityContext:
     @property
     def scheduled_at(self) -> datetime:
         """When the workflow asked for this activity; the same for all attempts."""
-        return to_datetime(self._scheduled_at)
+        return to_datetime(self._row.scheduled_at)
 
     @property
     def idempotency_key(self) -> str:
         """The same for all attempts and unique across runs: hand it to the outside system that must not act twice."""
-        return f"{self.run_id}:{self._activity}"
+        return f"{self.run_id}:{self._row.activity}"
 
     @property
     def client(self) -> "Client":

@@ -21,6 +21,11 @@ async def waits(ctx: Context) -> int:
     return await ctx.signals(go).receive()
 
 
+@workflow
+async def ends(ctx: Context) -> int:
+    return 7
+
+
 @pytest.fixture
 async def store(empty_schema_url: str) -> AsyncIterator[PostgresStore]:
     store = PostgresStore(empty_schema_url)
@@ -37,7 +42,7 @@ async def elsewhere(empty_schema_url: str) -> AsyncIterator[PostgresStore]:
 
 
 def engine_that_looks_every(seconds: float, store: PostgresStore) -> Engine:
-    engine = Engine(store, workflows=[waits], shutdown_timeout=0)
+    engine = Engine(store, workflows=[waits, ends], shutdown_timeout=0)
     engine.poll_interval = seconds
     return engine
 
@@ -62,6 +67,17 @@ async def test_a_sleeping_engine_hears_of_a_start_and_a_signal_elsewhere(
     async with engine_that_looks_every(HOURS, store):
         await eventually(lambda: store._notices.listening)
         assert await signalled(elsewhere, "w") == 7
+
+
+async def test_an_engine_hears_of_a_start_by_a_script_that_ends_at_once(
+    store: PostgresStore, elsewhere: PostgresStore
+) -> None:
+    async with engine_that_looks_every(HOURS, store) as engine:
+        await eventually(lambda: store._notices.listening)
+        async with Client(elsewhere) as script:
+            handle = await script.start(ends.bind(), id="w")
+            await elsewhere.close()
+        assert await engine.client.get(ends, "w", handle.run_id).result(timeout=20) == 7
 
 
 async def test_an_engine_finds_what_it_did_not_hear_of(store: PostgresStore, elsewhere: PostgresStore) -> None:

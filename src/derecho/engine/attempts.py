@@ -8,6 +8,8 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from derecho.activity import ActivityDefinition
 from derecho.activity_context import ActivityContext, CancelReason, _current
 from derecho.errors import PayloadError
@@ -57,13 +59,7 @@ class Attempt:
         self.next_beat_at = 0
         self._call: ThreadCall | None = None
         self.context = ActivityContext(
-            workflow_id=row.workflow_id,
-            run_id=row.run_id,
-            workflow_type=row.workflow_type,
-            name=row.name,
-            activity=row.activity,
-            attempt=row.attempt,
-            scheduled_at=row.scheduled_at,
+            row,
             converter=worker.converter,
             beat=self._beat,
             resources=worker.resources,
@@ -133,19 +129,8 @@ class Attempt:
             raise RefusedValue from exc
 
     async def _run_in_process(self) -> Payload:
-        row = self.row
-        call = ChildCall(
-            function_path(self.definition),
-            self.command.input,
-            workflow_id=row.workflow_id,
-            run_id=row.run_id,
-            workflow_type=row.workflow_type,
-            name=row.name,
-            activity=row.activity,
-            attempt=row.attempt,
-            scheduled_at=row.scheduled_at,
-            progress=self.context._progress,
-        )
+        row = replace(self.row, data="")  # which has the input a second time
+        call = ChildCall(function_path(self.definition), self.command.input, row, self.context._progress)
         return await self.worker.processes.run(call, self._beat_from_child)
 
     def _beat_from_child(self, progress: Payload | None) -> None:

@@ -25,6 +25,7 @@ from derecho.activity import ActivityDefinition
 from derecho.activity_context import ActivityContext, _current
 from derecho.errors import DefinitionError, RetryAfter
 from derecho.journal.failures import Failure, to_failure
+from derecho.journal.model import ActivityRow
 from derecho.journal.payloads import Converter, Payload
 from derecho.journal.policies import ancestry
 from derecho.journal.signatures import Signature
@@ -46,13 +47,7 @@ class Call(msgspec.Struct, tag=True):
 
     function: str
     input: tuple[Payload, ...]
-    workflow_id: str
-    run_id: str
-    workflow_type: str
-    name: str
-    activity: int
-    attempt: int
-    scheduled_at: int
+    row: ActivityRow
     progress: Payload | None
 
 
@@ -162,16 +157,7 @@ class Child:
         except Exception as exc:
             return _failed(exc, refused=True)
         context = ActivityContext(
-            workflow_id=call.workflow_id,
-            run_id=call.run_id,
-            workflow_type=call.workflow_type,
-            name=call.name,
-            activity=call.activity,
-            attempt=call.attempt,
-            scheduled_at=call.scheduled_at,
-            converter=converter,
-            beat=lambda: self.beat(context._progress),
-            progress=call.progress,
+            call.row, converter=converter, beat=lambda: self.beat(context._progress), progress=call.progress
         )
         _current.set(context)
         try:
@@ -205,7 +191,7 @@ def _function(call: Call, script: str | None) -> tuple[Any, Signature]:
     found = _find(call.function, script)
     if isinstance(found, ActivityDefinition):
         return found.fn, found.signature
-    return found, Signature(found, f"activity {call.name!r}")
+    return found, Signature(found, f"activity {call.row.name!r}")
 
 
 def _find(path: str, script: str | None) -> Any:

@@ -91,7 +91,7 @@ class Processes:
         except (asyncio.IncompleteReadError, OSError):
             code = await asyncio.shield(self._end(child))
             raise ProcessDied(
-                f"the process of activity {call.name!r} died in attempt {call.attempt}: {_describe(code)}"
+                f"the process of activity {call.row.name!r} died in attempt {call.row.attempt}: {_describe(code)}"
             ) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._end(child))

@@ -12,6 +12,7 @@ from typing import Any
 
 from derecho.activity_context import ActivityContext, CancelReason, _current
 from derecho.clock import from_datetime
+from derecho.journal.model import ActivityRow
 from derecho.journal.payloads import Codec, Converter
 
 
@@ -20,10 +21,12 @@ class TestedActivity(ActivityContext):
 
     __test__ = False  # to pytest: this is no test
 
-    def __init__(self, codec: Codec | None, last_heartbeat: Any, **fields: Any) -> None:
+    def __init__(
+        self, row: ActivityRow, codec: Codec | None, last_heartbeat: Any, resources: dict[type[Any], Any]
+    ) -> None:
         converter = Converter(codec)
         progress = None if last_heartbeat is None else converter.encode(last_heartbeat, "last_heartbeat")
-        super().__init__(converter=converter, beat=lambda: None, progress=progress, **fields)
+        super().__init__(row, converter=converter, beat=lambda: None, progress=progress, resources=resources)
         self.heartbeats: list[Any] = []
 
     def heartbeat(self, progress: Any = None) -> None:
@@ -52,18 +55,9 @@ def activity_context(
 
     `last_heartbeat` is what the attempt before reported; `transaction` stands in for a transactional one's connection.
     """
-    context = TestedActivity(
-        codec,
-        last_heartbeat,
-        name=name,
-        attempt=attempt,
-        workflow_id=workflow_id,
-        run_id=run_id,
-        workflow_type="test",
-        activity=1,
-        scheduled_at=from_datetime(scheduled_at or datetime.now(UTC)),
-        resources=dict(resources or {}),
-    )
+    at = from_datetime(scheduled_at or datetime.now(UTC))
+    row = ActivityRow(run_id, 1, workflow_id, "test", name, "default", "", scheduled_at=at, due_at=at, attempt=attempt)
+    context = TestedActivity(row, codec, last_heartbeat, dict(resources or {}))
     context._transaction = transaction
     token = _current.set(context)
     try:

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from derecho.activity import Activity, ActivityDefinition, ActivityOptions, SyncActivity
 from derecho.activity_context import current_activity
-from derecho.clock import from_datetime
 from derecho.engine.engine import Engine
 from derecho.errors import PayloadError
 from derecho.executors.child import Call as ChildCall
@@ -164,7 +165,7 @@ class Stubs:
         hint = f" Did you mean {_quoted(near)} in the test?" if near else ""
         has = _quoted(sorted(set(said))) or "nothing"
         return (
-            f"workflow {act._workflow_type!r} called activity {name!r}, which has no stub"
+            f"workflow {act._row.workflow_type!r} called activity {name!r}, which has no stub"
             f"{used_up or ' and is not real'}.{hint} Say what it does: env.stub_value({name!r}, …), "
             f"env.stub(activity, function), or env.use_real(activity). This test has: {has}"
         )
@@ -224,18 +225,8 @@ async def _in_process(real: ActivityDefinition, args: tuple[Any, ...], kwargs: d
     if not isinstance(engine, Engine):
         raise PayloadError(f"activity {real.name!r} runs in a process, and here is no engine")
     converter = engine.converter
-    call = ChildCall(
-        function_path(real),
-        real.signature.encode(real.signature.bind(args, kwargs), converter),
-        workflow_id=act.workflow_id,
-        run_id=act.run_id,
-        workflow_type=act._workflow_type,
-        name=act.name,
-        activity=act._activity,
-        attempt=act.attempt,
-        scheduled_at=from_datetime(act.scheduled_at),
-        progress=act._progress,
-    )
+    values = real.signature.encode(real.signature.bind(args, kwargs), converter)
+    call = ChildCall(function_path(real), values, replace(act._row, data=""), act._progress)
 
     def beat(progress: Any) -> None:
         act._progress = progress

@@ -1,4 +1,4 @@
-"""Waking engines in other processes: NOTIFY, coalesced and never inside a commit of data, which it would slow down.
+"""Waking engines in other processes: NOTIFY, coalesced and never inside a commit of ours, which it would slow down.
 
 All of it is a hint. While nobody listens (a pooler stands between, the connection is down) waits are short instead.
 """
@@ -7,7 +7,6 @@ import asyncio
 import secrets
 from collections.abc import Collection, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from derecho.journal.model import Topic
@@ -43,10 +42,14 @@ class Notices:
         """Tell the others, a little later, together with what else happens until then."""
         if not topics or not self._connections.is_home:
             return
-        begin = not self._pending
-        self._pending.update(topics)
-        if begin:
+        if not self._pending:
             self._spawn(self._send())
+        self._pending.update(topics)
+
+    async def tell_at_commit(self, connection: Connection, topics: Collection[Topic]) -> None:
+        """Tell everybody, this process too, when the transaction of a user's is committed, which only they know."""
+        if topics:
+            await connection.fetchrow("SELECT pg_notify($1, $2)", self._channel, f"within {' '.join(topics)}")
 
     def patience(self, topic: Topic, seen: int, timeout: float) -> float:
         """How long to wait for a topic; looks get rarer while nothing happens."""
@@ -62,8 +65,8 @@ class Notices:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _send(self) -> None:
-        await asyncio.sleep(COALESCE)
+    async def _send(self, pause: float = COALESCE) -> None:
+        await asyncio.sleep(pause)
         topics, self._pending = self._pending, set()
 
         async def notify(link: Link) -> None:
@@ -78,7 +81,7 @@ class Notices:
             with suppress(*Troubles):  # we poll meanwhile
                 connection = await self._connections.hosts.connect()
                 lost = asyncio.Event()
-                connection.add_termination_listener(partial(_set, lost))
+                connection.add_termination_listener(lambda _, lost=lost: lost.set())
                 try:
                     await connection.add_listener(self._channel, self._heard)
                     self.listening, pause = True, _SOON
@@ -97,11 +100,9 @@ class Notices:
 
     async def close(self) -> None:
         self._listener = None
+        if self._pending:
+            await self._send(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # in which the listening connection lets go of its socket
-
-
-def _set(event: asyncio.Event, connection: Connection) -> None:
-    event.set()

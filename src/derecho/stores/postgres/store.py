@@ -175,7 +175,9 @@ class PostgresStore:
     async def commit_within(self, connection: Any, transition: Transition) -> Result:
         await self.open()
         try:
-            settled = await self._settle(Link(check_within(connection)), [transition])
+            link = Link(check_within(connection))
+            settled = await self._settle(link, [transition])
+            await self._notices.tell_at_commit(link.connection, settled.touched)
         except Troubles as exc:
             raise StoreError(f"client.within could not write through this connection: {exc}") from exc
         return settled.results[0]
