@@ -9,7 +9,7 @@ import pytest
 import derecho
 from derecho import Context, Engine, Store
 from derecho.engine.slots import PATIENCE, Slots
-from derecho.journal.changes import RetryActivity
+from derecho.journal.changes import RetryActivity, ScheduleActivity
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
 
@@ -164,6 +164,44 @@ def test_more_is_promised_the_shorter_attempts_are(total: int) -> None:
         assert abs(slots.room(in_process=False) - times * total) <= 1
     slots.slow_down()
     assert slots.room(in_process=False) == 0
+
+
+@derecho.workflow
+async def of_each_kind(ctx: Context) -> None:
+    once = ctx.execute(counted.bind(), retry=derecho.RetryPolicy(max_attempts=1))
+    await asyncio.gather(once, ctx.execute(counted.bind()))
+
+
+async def test_an_activity_with_one_attempt_is_promised_no_slot_that_is_not_free(store: Store) -> None:
+    """If the process died before it began, its only attempt would be gone."""
+    attempts, claimed = Attempts(), dict[int, bool]()
+    attempts.hold.clear()
+
+    async def commit(original: Any, transitions: Any) -> Any:
+        for change in (change for transition in transitions for change in transition):
+            if isinstance(change, ScheduleActivity):
+                claimed[change.row.activity] = change.row.claim is not None
+        return await original(transitions)
+
+    engine = engine_of(
+        wrapped(store, commit=commit),
+        in_sequence,
+        of_each_kind,
+        counted,
+        resources={Attempts: attempts},
+        max_concurrent_activities=1,
+    )
+    async with engine:
+        first = await engine.client.start(in_sequence.bind(1))
+        await eventually(lambda: attempts.running == 1)
+        claimed.clear()
+        engine.activities.slots._seconds = PATIENCE / 4
+        second = await engine.client.start(of_each_kind.bind())
+        await eventually(lambda: len(claimed) == 2)
+        assert [claimed[activity] for activity in sorted(claimed)] == [False, True]
+        attempts.hold.set()
+        for handle in (first, second):
+            await handle.result(timeout=20)
 
 
 def test_attempts_in_child_processes_are_never_promised_beyond_the_slots() -> None:

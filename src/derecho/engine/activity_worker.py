@@ -32,6 +32,7 @@ from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, Transi
 from derecho.journal.deadlines import claimed
 from derecho.journal.failures import to_failure
 from derecho.journal.model import ActivityRow
+from derecho.journal.policies import is_last
 from derecho.journal.store import Taken
 from derecho.journal.wire import encode_struct
 
@@ -101,7 +102,9 @@ class ActivityWorker:
             definition = None if self.draining else engine.registry.activity(row.name, row.queue)
             if definition is not None:
                 in_process = definition.run_in == "process"
-                if self.slots.room(in_process=in_process) > 0:
+                # A promise dies with this process and costs an attempt, which must not be the only one.
+                promised = not is_last(command.retry, row.attempt)
+                if self.slots.room(in_process=in_process, promised=promised) > 0:
                     self.slots.take(1, in_process=in_process)
                     row = claimed(row, engine.new_claim(), engine.incarnation, row.scheduled_at, command)
                     attempts.append(Attempt(self, row, command, definition))

@@ -35,15 +35,15 @@ class Slots:
         self._found = found
         self._is_missed = False
 
-    def room(self, *, in_process: bool) -> int:
+    def room(self, *, in_process: bool, promised: bool = True) -> int:
         """How many activities may be claimed now, whether in the commit that schedules them or from the store.
 
-        Those that are free; and, where attempts are shorter than one may wait, as many more as will be given back
-        within that time. Child processes are never promised.
+        Those that are free; and when `promised`, where attempts are shorter than one may wait, as many more as will be
+        given back within that time. Child processes are never promised.
         """
         if in_process:
             return max(0, min(self._free, self._free_processes))
-        more = int(self._total * PATIENCE / self._seconds) if self._seconds <= PATIENCE else 0
+        more = int(self._total * PATIENCE / self._seconds) if promised and self._seconds <= PATIENCE else 0
         return max(0, self._free + more)
 
     def take(self, count: int, *, in_process: bool) -> None:

@@ -122,6 +122,11 @@ def backoff(rule: RetryRule, attempt: int, random: float) -> int:
     return max(0, min(rule.maximum, int(interval * spread)))
 
 
+def is_last(rule: RetryRule | None, attempt: int) -> bool:
+    """Whether no attempt can follow this one, whatever becomes of it."""
+    return rule is None or (rule.attempts is not None and attempt >= rule.attempts)
+
+
 def retry_at(
     rule: RetryRule | None,
     failure: Failure,
@@ -139,9 +144,7 @@ def retry_at(
             failure's own class name decides, and `Exception` in `retry_on` matches everything.
         delay: what a `RetryAfter` asked for, in microseconds; it replaces the backoff and the question of the class.
     """
-    if rule is None or not failure.retryable:
-        return None
-    if rule.attempts is not None and attempt >= rule.attempts:
+    if rule is None or is_last(rule, attempt) or not failure.retryable:
         return None
     names = set(ancestry) if ancestry is not None else {failure.type, "builtins:Exception"}
     if delay is None and (names & set(rule.give_up_on) or not names & set(rule.retry_on)):
