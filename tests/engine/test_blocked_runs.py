@@ -141,7 +141,10 @@ async def test_broken_code_blocks_its_runs_and_no_others_and_fixed_code_goes_on(
         assert await engine.client.get(order, "w").result(timeout=20) == "done 7"
 
 
-async def test_a_blocked_run_is_tried_again_later_and_later(store: Store, clock: StandingClock) -> None:
+async def test_a_blocked_run_is_tried_again_later_and_later(
+    store: Store, clock: StandingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each try is logged, with its traceback when the reason is a new one."""
     tries: list[int] = []
 
     @order_workflow
@@ -165,6 +168,9 @@ async def test_a_blocked_run_is_tried_again_later_and_later(store: Store, clock:
             clock.advance(pauses[-1])
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
     assert len(tries) >= 12
+    logged = [record for record in caplog.records if "workflow 'w' is blocked: NameError: n" in record.message]
+    assert len(logged) >= 12
+    assert [record.exc_info is not None for record in logged] == [True] + [False] * (len(logged) - 1)
 
 
 async def test_a_blocked_run_is_tried_again_at_its_instant_without_any_hint(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ QUARANTINE_AFTER = 3
 """Deaths of workers that held a run, after which no engine runs its code again."""
 _LONGEST_PAUSE = 600 * SECOND
 _MAX_REASON = 4_000
+_MANY = 10_000
 
 
 class Suspects:
@@ -51,13 +52,16 @@ class Blocker:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self._told: dict[str, str] = {}  # run id -> the reason that was logged last
 
     def block(self, run: LiveRun, error: Exception) -> None:
-        reason = describe(error)
-        log.error(
-            "workflow %r is blocked: %s", run.identity.workflow_id, reason, extra=_extra(run.identity), exc_info=error
-        )
-        self._write(run.identity.run_id, run, reason, run.blocked_count)
+        identity, reason = run.identity, describe(error)
+        trace = None if self._told.get(identity.run_id) == reason else error  # each try logs, the first one at length
+        if len(self._told) >= _MANY:
+            self._told.clear()
+        self._told[identity.run_id] = reason
+        log.error("workflow %r is blocked: %s", identity.workflow_id, reason, extra=_extra(identity), exc_info=trace)
+        self._write(identity.run_id, run, reason, run.blocked_count)
 
     def block_row(self, row: RunRow, reason: str) -> None:
         log.error("workflow %r is blocked: %s", row.workflow_id, reason, extra=_extra(row))
