@@ -24,6 +24,8 @@ PATIENCE = 35.0
 _LATER = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 _IN_DOUBT = ("08", "57P", "58", "XX")
 """Beginnings of SQLSTATEs: of what may work later; of what leaves a commit in doubt."""
+_DAMAGE = ("XX001", "XX002")
+"""SQLSTATEs of a page or an index that cannot be read, which waiting does not mend."""
 
 
 def hear(done: asyncio.Future[Any]) -> None:
@@ -163,7 +165,8 @@ class Connections:
         self._discard(link)
         state = getattr(error, "sqlstate", None) or ""
         where = f"database {self._address.shown}"
-        refused = bool(state) and not state.startswith(_IN_DOUBT)
+        is_damage = state in _DAMAGE and link is not None and not link.deciding  # while it was only read
+        refused = bool(state) and (is_damage or not state.startswith(_IN_DOUBT))
         outcome: Literal["not_applied", "unknown"] = "not_applied"
         if link is not None and link.deciding and not refused:
             outcome, self.in_doubt = "unknown", True
@@ -171,7 +174,7 @@ class Connections:
             return StoreUnavailable(
                 f"{where} has a pooler in transaction mode before it: add prepared=off to the address ({error})"
             )
-        if refused and not state.startswith(_LATER) and link is not None:
+        if refused and (is_damage or not state.startswith(_LATER)) and link is not None:
             return StoreError(f"{where} refused a statement ({state}): {error}")
         if isinstance(error, ValueError):
             return StoreError(f"{where}: a value cannot be sent: {error}")
