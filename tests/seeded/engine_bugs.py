@@ -69,7 +69,7 @@ BUGS = [
         (
             Edit(
                 "activity_context.py",
-                'return f"{self.run_id}:{self._activity}"',
+                'return f"{self.run_id}:{self._row.activity}"',
                 'return f"{self._activity}:{self.attempt}"',
             ),
         ),
