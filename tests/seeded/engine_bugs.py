@@ -70,7 +70,7 @@ BUGS = [
             Edit(
                 "activity_context.py",
                 'return f"{self.run_id}:{self._row.activity}"',
-                'return f"{self._activity}:{self.attempt}"',
+                'return f"{self._row.activity}:{self.attempt}"',
             ),
         ),
         ("activities/test_context.py::test_the_idempotency_key_is_the_same_for_all_attempts_and_unique_across_runs",),
