@@ -141,6 +141,19 @@ async def test_broken_code_blocks_its_runs_and_no_others_and_fixed_code_goes_on(
         assert await engine.client.get(order, "w").result(timeout=20) == "done 7"
 
 
+async def test_a_new_engine_tries_blocked_runs_at_once_because_it_may_bring_the_fix(store: Store) -> None:
+    """The clock stands: the instant of the next try never comes."""
+    ids = [f"w{number}" for number in range(120)]
+    async with engine_of(store, misspelt, charge) as engine:
+        for handle in await engine.client.start_many([(id, order.bind()) for id in ids]):
+            await handle.signal(go, 7)
+        for id in ids:
+            await blocked(engine.client.get(order, id))
+    async with engine_of(store, order, charge) as engine:
+        for id in ids:
+            assert await engine.client.get(order, id).result(timeout=20) == "done 7"
+
+
 async def test_a_blocked_run_is_tried_again_later_and_later(
     store: Store, clock: StandingClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from derecho.clock import FOREVER, SECOND
 from derecho.engine.runs import LiveRun, unused
 from derecho.errors import DeterminismError, NondeterminismError
 from derecho.journal.changes import BlockRun
-from derecho.journal.model import RunRow
+from derecho.journal.model import RunFilter, RunRow
 from derecho.journal.store import Store
 from derecho.runtime.source import place_of
 
@@ -23,6 +23,8 @@ log = logging.getLogger("derecho.engine")
 QUARANTINE_AFTER = 3
 """Deaths of workers that held a run, after which no engine runs its code again."""
 _LONGEST_PAUSE = 600 * SECOND
+_QUARANTINED = FOREVER - 1
+"""The instant at which a run in quarantine is tried again by itself."""
 _MAX_REASON = 4_000
 _MANY = 10_000
 
@@ -61,11 +63,11 @@ class Blocker:
             self._told.clear()
         self._told[identity.run_id] = reason
         log.error("workflow %r is blocked: %s", identity.workflow_id, reason, extra=_extra(identity), exc_info=trace)
-        self._write(identity.run_id, run, reason, run.blocked_count)
+        self._write(identity.run_id, run, reason, self._pause(run.blocked_count))
 
     def block_row(self, row: RunRow, reason: str) -> None:
         log.error("workflow %r is blocked: %s", row.workflow_id, reason, extra=_extra(row))
-        self._write_row(row, reason, self._retry_at(row.blocked_count))
+        self._write(row.run_id, row, reason, self._pause(row.blocked_count))
 
     def quarantine(self, row: RunRow) -> None:
         reason = (
@@ -73,7 +75,7 @@ class Blocker:
             "to the process, deploy a fix, then send the run a signal (any) to let it go on, or terminate it"
         )
         log.error("workflow %r is %s", row.workflow_id, reason, extra=_extra(row))
-        self._write_row(row, reason, FOREVER - 1)
+        self._write(row.run_id, row, reason, FOREVER)
 
     def deadlock(self, run: LiveRun, seconds: float, stack: str) -> DeterminismError:
         """The reason for a run whose code holds the workflow thread."""
@@ -85,15 +87,23 @@ class Blocker:
         log.error("workflow %r: %s\n%s", run.identity.workflow_id, reason, rest, extra=_extra(run.identity))
         return DeterminismError(reason)
 
-    def _write(self, run_id: str, run: LiveRun, reason: str, count: int) -> None:
-        change = BlockRun(run_id, run.head, run.claim, reason[:_MAX_REASON], self._retry_at(count))
-        self._engine.submit((change,), unused)
+    async def try_again(self) -> None:
+        """Let blocked runs go on at once: this engine may have been started because their code was mended."""
+        engine, place = self._engine, None
+        page = lambda: engine.store.list_runs(RunFilter(status="blocked", before=place))  # noqa: E731  # `place` moves on
+        while rows := await engine.persist(page, "look for blocked runs"):
+            for row in rows:
+                place = row.started_at, row.run_id
+                is_ours = not isinstance(engine.registry.find(row.workflow_type, row.version), str)
+                if is_ours and row.claim is None and row.ready_at is not None and row.ready_at < _QUARANTINED:
+                    self._write(row.run_id, row, row.blocked_reason or "", 0)
 
-    def _write_row(self, row: RunRow, reason: str, retry_at: int) -> None:
-        self._engine.submit((BlockRun(row.run_id, row.head, row.claim, reason[:_MAX_REASON], retry_at),), unused)
+    def _write(self, run_id: str, run: LiveRun | RunRow, reason: str, pause: int) -> None:
+        retry_at = min(_QUARANTINED, self._engine.store.now() + pause)
+        self._engine.submit((BlockRun(run_id, run.head, run.claim, reason[:_MAX_REASON], retry_at),), unused)
 
-    def _retry_at(self, count: int) -> int:
-        return self._engine.store.now() + min(_LONGEST_PAUSE, SECOND << min(count, 20))
+    def _pause(self, count: int) -> int:
+        return min(_LONGEST_PAUSE, SECOND << min(count, 20))
 
 
 def describe(error: Exception) -> str:

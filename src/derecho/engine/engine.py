@@ -215,6 +215,7 @@ class Engine:
         self.activities = ActivityWorker(self, Slots(*self._slots, partial(self.store.hint, "activities")), resources)
         self.lease = Lease(self, self._lease_seconds)
         await self.lease.take()
+        await self.workflows.blocker.try_again()
         self._timeouts = TimeoutWorker(self)
         work = [self.workflows.work, self.activities.work, TimerWorker(self).work, self._timeouts.work]
         work += [self.lease.keep, self.activities.watch]

@@ -45,7 +45,7 @@ class WorkflowWorker:
         self.turns = Turns(self._finished, self._stuck, deadlock_timeout)
         self.births = Births(engine, self)
         self._steps = StepRunner(engine, self.direct)
-        self._blocker = Blocker(engine)
+        self.blocker = Blocker(engine)
         self._histories = Histories(engine, self._spawn)
         self._background: set[asyncio.Task[None]] = set()
         self._suspects = Suspects(engine.store)
@@ -81,11 +81,11 @@ class WorkflowWorker:
             self._spawn(self._terminate(row))
             return
         if row.crashes >= QUARANTINE_AFTER:
-            self._blocker.quarantine(row)
+            self.blocker.quarantine(row)
             return
         definition = self._engine.registry.find(row.workflow_type, row.version)
         if isinstance(definition, str):
-            self._blocker.block_row(row, definition)
+            self.blocker.block_row(row, definition)
             return
         if row.crashes:
             self._suspects.add(row.run_id)
@@ -309,7 +309,7 @@ class WorkflowWorker:
         for item in (*facts, *run.facts):
             self.deliver_direct(run.identity.run_id, item)
         run.facts.clear()
-        self._blocker.block(run, error)
+        self.blocker.block(run, error)
         run.claim = None
         self.evict(run)
         self._look_later(run)
@@ -320,7 +320,7 @@ class WorkflowWorker:
         elif isinstance(job, Turn):
             run = job.live
             run.execution = None  # its code is still on its thread, which takes it down (`Turn.abandon`)
-            self._block(run, job.facts, self._blocker.deadlock(run, seconds, stack))
+            self._block(run, job.facts, self.blocker.deadlock(run, seconds, stack))
         else:
             log.error("workflow code blocks while it is taken out of memory, for %.1f s at %s", seconds, stack)
 

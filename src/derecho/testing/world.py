@@ -149,7 +149,7 @@ class World:
     async def begin(self, engine: Engine) -> None:
         """Let an engine work."""
         await engine.__aenter__()
-        engine.workflows._blocker = _TellingBlocker(engine, self._blocked)
+        engine.workflows.blocker = _TellingBlocker(engine, self._blocked)
         steps = engine.workflows._steps = _VirtualSteps(engine, engine.workflows.direct)
         steps.world = self
         self._engines.append((engine, engine.store))  # type: ignore[arg-type]  # `new_engine` made it

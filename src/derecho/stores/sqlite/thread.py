@@ -33,15 +33,10 @@ class Order(NamedTuple):
         loop = asyncio.get_running_loop()
         return cls(job, loop, loop.create_future())
 
-    def tell(self, how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
+    def tell(self, how: Callable[["asyncio.Future[Any]", Any], object], what: Any) -> None:
         """Let the future end: `how` is `Future.set_result` or `Future.set_exception`."""
         with suppress(RuntimeError):  # of a loop that was closed: nobody waits there any more
-            self.loop.call_soon_threadsafe(_resolve, self.future, how, what)
-
-
-def _resolve(future: "asyncio.Future[Any]", how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
-    if not future.done():
-        how(future, what)
+            self.loop.call_soon_threadsafe(lambda: self.future.done() or how(self.future, what))
 
 
 class ConnectionThread:

@@ -15,9 +15,8 @@ from derecho.stores.sqlite.alarm import Alarm
 
 log = logging.getLogger("derecho.stores.sqlite")
 
-_SOON, _LATER = 0.010, 0.250
-"""Seconds between two looks, shortest and longest; in between a part of the time for which it has been quiet."""
-_PART = 20
+_SOON, _LATER, _PART = 0.010, 0.250, 20
+"""Seconds between two looks, shortest and longest; in between this part of the time for which it has been quiet."""
 _WAITED = 1.0
 """Seconds after which nobody waits any more."""
 _NEVER = float("-inf")
