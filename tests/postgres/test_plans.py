@@ -83,6 +83,8 @@ async def test_no_statement_reads_a_whole_table(schema_url: str, postgres_url: s
         finally:
             await asyncio.wait_for(connection.close(), 5)
         assert len(found) >= 25
+        for kind in ("status", "type"):  # each by its own index, not by that of all runs with a filter
+            assert f"runs_by_{kind}" in "".join(found[f"reads_list_by_{kind}"])
         for name, plan in found.items():
             whole = [step for step in read_whole(plan) if rows == ROWS or not WHILE_SMALL.search(step)]
             assert not whole, "\n".join([f"{name}:", *plan])

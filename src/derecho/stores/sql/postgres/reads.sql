@@ -38,14 +38,17 @@ SELECT * FROM derecho.run_rows WHERE (started_at, run_id) < (:before_at, :before
 ORDER BY started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_type(workflow_type, before_at, before_id, limit)
-SELECT * FROM derecho.run_rows
-WHERE workflow_type = :workflow_type AND (started_at, run_id) < (:before_at, :before_id)
-ORDER BY started_at DESC, run_id DESC LIMIT :limit;
+-- With an equality the planner may read the newest runs of all types until it has found enough of this one.
+SELECT * FROM derecho.run_rows WHERE workflow_type >= :workflow_type
+  AND (workflow_type, started_at, run_id) < (:workflow_type, :before_at, :before_id)
+ORDER BY workflow_type DESC, started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_by_status(status, workflow_type, before_at, before_id, limit)
-SELECT * FROM derecho.run_rows WHERE status = :status AND (started_at, run_id) < (:before_at, :before_id)
+-- As by type.
+SELECT * FROM derecho.run_rows WHERE status >= :status
+  AND (status, started_at, run_id) < (:status, :before_at, :before_id)
   AND (:workflow_type::text IS NULL OR workflow_type = :workflow_type)
-ORDER BY started_at DESC, run_id DESC LIMIT :limit;
+ORDER BY status DESC, started_at DESC, run_id DESC LIMIT :limit;
 
 -- name: list_of_workflow(workflow_id, status, workflow_type, before_at, before_id, limit)
 SELECT * FROM derecho.run_rows WHERE workflow_id = :workflow_id AND (started_at, run_id) < (:before_at, :before_id)
