@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from derecho.clock import SECOND, Duration, micros, to_datetime
-from derecho.errors import StoreError, WorkflowCancelled, WorkflowFailed, WorkflowTerminated
+from derecho.errors import DerechoError, WorkflowCancelled, WorkflowFailed, WorkflowTerminated
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, short_type
 from derecho.journal.history import History
@@ -87,7 +87,7 @@ class Handle(Generic[R]):
 
     async def _state(self) -> str:
         """What to do about a run that has no result yet."""
-        with suppress(StoreError, TimeoutError):
+        with suppress(DerechoError, TimeoutError):
             async with asyncio.timeout(_ASIDE):
                 run = await self.describe()
                 if run.status == "blocked":

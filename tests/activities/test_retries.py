@@ -1,7 +1,9 @@
 """Retries: by class and predicate, with jitter, stopped or timed by the activity itself. (G19, G22, R07, R13, R14)"""
 
+import asyncio
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from derecho.stores.sqlite import SQLiteStore
 from derecho.testing.clock import VirtualClock
 from tests.activities.kit import Probe, calling, engine, failure_of, probe, quiet
 from tests.support.world import eventually
+from tests.support.wrapped import wrapped
 
 
 class Declined(Exception):
@@ -143,6 +146,36 @@ async def test_an_idle_engine_wakes_for_a_retry_on_the_machines_clock(database: 
     running.poll_interval = 1e4
     async with running:
         assert await (await running.client.start(caller.bind())).result(timeout=10) == 3
+
+
+async def test_of_retries_that_are_due_one_after_another_none_waits_for_a_look(database: SQLiteStore) -> None:
+    """A claim that takes one does not know of the next."""
+
+    @derecho.activity
+    async def later(number: int) -> int:
+        if derecho.current_activity().attempt == 1:
+            raise RetryAfter(0.05 + 0.05 * number)
+        return number
+
+    @derecho.workflow
+    async def all_of_them(ctx: derecho.Context) -> int:
+        return sum(await asyncio.gather(*(later.execute(ctx, number) for number in range(8))))
+
+    looks = 0
+
+    async def claim_activities(original: Any, *args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        taken = await original(*args)
+        await asyncio.sleep(0.02)  # meanwhile the next one becomes due
+        return taken
+
+    running = engine(wrapped(database, claim_activities=claim_activities), all_of_them, later)
+    running.poll_interval = 1e4
+    with mock.patch("derecho.engine.engine._SOON", 1e4):
+        async with running:
+            assert await (await running.client.start(all_of_them.bind())).result(timeout=20) == 28
+    assert looks < 100, "and it does not look all the time either"
 
 
 async def test_an_error_keeps_its_class_message_notes_and_traceback(store: Store) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from derecho import MemoryStore
-from derecho.engine.collector import PACE
+from derecho.collector import PACE
 from tests.support.world import engine_of
 
 Pace = tuple[int, int, int]

@@ -1,5 +1,7 @@
 """Engines hear at once what happens elsewhere; when they do not hear, they find it all the same."""
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,6 +9,9 @@ import asyncpg
 import pytest
 
 from derecho import Client, Context, Engine, PostgresStore, Signal, workflow
+from derecho.stores.postgres import notices
+from tests.postgres.proxy import Proxy, writes
+from tests.postgres.test_lost_connections import once, socket_of, through
 from tests.support.schemas import Janitor
 from tests.support.world import eventually
 
@@ -78,6 +83,64 @@ async def test_an_engine_hears_of_a_start_by_a_script_that_ends_at_once(
             handle = await script.start(ends.bind(), id="w")
             await elsewhere.close()
         assert await engine.client.get(ends, "w", handle.run_id).result(timeout=20) == 7
+
+
+async def started(store: PostgresStore, id: str) -> str:
+    handle = await Client(store).start(ends.bind(), id=id)
+    return handle.run_id
+
+
+def start_elsewhere(store: PostgresStore, id: str) -> str:
+    """In a loop of its own, which ends without closing anything."""
+    return asyncio.run(started(store, id))
+
+
+async def test_an_engine_hears_of_starts_from_any_loop_of_a_process(
+    store: PostgresStore, elsewhere: PostgresStore
+) -> None:
+    await elsewhere.open()  # its connections belong to this loop
+    async with engine_that_looks_every(HOURS, store) as engine:
+        await eventually(lambda: store._notices.listening)
+        for id in ("w1", "w2"):
+            run_id = await asyncio.to_thread(start_elsewhere, elsewhere, id)
+            assert await engine.client.get(ends, id, run_id).result(timeout=20) == 7
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_engine_hears_of_starts_by_a_program_that_closes_nothing(
+    store: PostgresStore, empty_schema_url: str
+) -> None:
+    never_closed = PostgresStore(empty_schema_url)
+    async with engine_that_looks_every(HOURS, store) as engine:
+        await eventually(lambda: store._notices.listening)
+        for id in ("w1", "w2"):
+            run_id = await asyncio.to_thread(start_elsewhere, never_closed, id)
+            assert await engine.client.get(ends, id, run_id).result(timeout=20) == 7
+    del never_closed
+    gc.collect()  # its connections are reported here, and not in another test
+
+
+async def test_an_engine_hears_of_a_start_whose_answer_was_lost(store: PostgresStore, empty_schema_url: str) -> None:
+    async with engine_that_looks_every(HOURS, store) as engine, Proxy(socket_of(empty_schema_url)) as proxy:
+        await eventually(lambda: store._notices.listening)
+        async with Client(through(proxy, empty_schema_url)) as client:
+            proxy.strike = once("after", writes)
+            handle = await client.start(ends.bind(), id="w")
+            assert proxy.struck["after"] == 1
+            assert await engine.client.get(ends, "w", handle.run_id).result(timeout=20) == 7
+
+
+async def test_a_store_with_something_to_tell_is_closed_soon_though_the_server_is_silent(
+    empty_schema_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "_AT_MOST", 0.05)
+    async with Proxy(socket_of(empty_schema_url)) as proxy:
+        store = PostgresStore(through(proxy, empty_schema_url))
+        await started(store, "w")
+        proxy.strike = once("silent_before", lambda sql: True)
+        async with asyncio.timeout(20):  # a connection that is silent is given up after 35 s
+            await store.close()
+        assert proxy.struck["silent_before"] == 1
 
 
 async def test_an_engine_finds_what_it_did_not_hear_of(store: PostgresStore, elsewhere: PostgresStore) -> None:

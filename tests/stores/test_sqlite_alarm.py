@@ -5,7 +5,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,18 +153,51 @@ def test_an_alarm_that_is_closed_ends_its_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-async def test_a_store_that_sleeps_is_woken_by_a_write_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def sleeps(store: SQLiteStore) -> bool:
+    """Nobody looks, and has not for a while."""
+    for _ in range(30):
+        if store._threads is None or not store._threads[0]._sleeping:
+            return False
+        await asyncio.sleep(0.001)
+    return store._watch is not None and store._watch._is_armed
+
+
+async def written(store: SQLiteStore) -> None:
+    await store._write(lambda connection: connection.execute("UPDATE meta SET value = value + 1"))
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[SQLiteStore, SQLiteStore]]:
+    """Two stores of one file, for which time passes fast; they leave no alarm behind."""
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: 100 * time.monotonic()))
-    here, there = SQLiteStore(tmp_path / "shop.db"), SQLiteStore(tmp_path / "shop.db")
-    for store in (here, there):
+    before = set(threading.enumerate())
+    pair = SQLiteStore(tmp_path / "shop.db"), SQLiteStore(tmp_path / "shop.db")
+    for store in pair:
         await store.open()
+    yield pair
+    for store in pair:
+        await store.close()
+    await eventually(lambda: not {item for item in threading.enumerate() if "alarm" in item.name} - before)
+
+
+async def test_a_store_that_sleeps_is_woken_by_a_write_elsewhere(pair: tuple[SQLiteStore, SQLiteStore]) -> None:
+    here, there = pair
     for _ in range(3):
         waiting = asyncio.create_task(here.wait("runs", here.seen("runs"), 3_600.0))
-        await eventually(lambda: here._threads is not None and here._threads[0]._sleeping and here._watch._is_armed)
-        await there._write(lambda connection: connection.execute("UPDATE meta SET value = value + 1"))
+        await eventually(lambda: sleeps(here))
+        await written(there)
         async with asyncio.timeout(PATIENCE):
             await waiting
-    for store in (here, there):
-        await store.close()
+
+
+async def test_a_store_that_was_closed_in_its_sleep_is_woken_when_it_is_open_again(
+    pair: tuple[SQLiteStore, SQLiteStore],
+) -> None:
+    here, there = pair
+    for turn in range(3):
+        waiting = asyncio.create_task(here.wait("runs", here.seen("runs"), 3_600.0))
+        await eventually(lambda: sleeps(here))
+        await (written(there) if turn == 2 else here.close())
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+        await here.open()

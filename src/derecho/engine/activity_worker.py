@@ -140,7 +140,7 @@ class ActivityWorker:
         tokens = [engine.new_claim() for _ in range(asked)]
         slots.take(asked, in_process=in_process)
         claim = partial(engine.store.claim_activities, engine.incarnation, tokens, names, engine.registry.queues())
-        taken = Taken[ActivityRow]([], None)
+        taken, asked_at = Taken[ActivityRow]([], None), engine.store.now()
         try:
             taken = await engine.persist(claim, "claim activities")
         finally:
@@ -151,7 +151,7 @@ class ActivityWorker:
             else:  # claimed while the lease was lost: it goes back unbegun
                 slots.release(1, in_process=in_process)
                 self._hand_back(row)
-        return 0.0 if len(taken.rows) == asked else engine.until_next(taken)
+        return engine.until_next(taken, asked_at)
 
     def _hand_back(self, row: ActivityRow) -> None:
         """Make a claimed activity due again, its attempt not counted."""

@@ -21,9 +21,9 @@ from typing import Any, Self, TypeVar
 from derecho.activity import ActivityDefinition
 from derecho.client import Client
 from derecho.clock import SECOND, Duration, micros
+from derecho.collector import relaxed
 from derecho.committer import Committer, Done
 from derecho.engine.activity_worker import ActivityWorker
-from derecho.engine.collector import relaxed
 from derecho.engine.lease import Lease
 from derecho.engine.neighbours import own_name
 from derecho.engine.outcomes import hand_back
@@ -232,12 +232,14 @@ class Engine:
         self.activities.draining = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.activities.drain(self._shutdown_timeout)
-        await self.workflows.close(self._shutdown_timeout)
-        self.committer.submit((ch.RetireWorker(self.incarnation),), lambda _: None)
-        await self.committer.close(timeout=5.0)
-        self.lease.stop()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.activities.drain(self._shutdown_timeout)
+            await self.workflows.close(self._shutdown_timeout)
+            self.committer.submit((ch.RetireWorker(self.incarnation),), lambda _: None)
+            await self.committer.close(timeout=5.0)
+        finally:  # whoever cuts this short leaves work behind, which must come free
+            self.lease.stop()
         await self.client.close()
         await self._opened.aclose()
         if self._owns_store:
@@ -283,12 +285,14 @@ class Engine:
         """
         return interval - asyncio.get_running_loop().time() % interval
 
-    def until_next(self, taken: Taken[R]) -> float:
-        """Seconds to wait after a claim that may have left something behind.
+    def until_next(self, taken: Taken[R], asked_at: int) -> float:
+        """Seconds to wait after a claim: none when it got something, because the next instant is not known then.
 
-        What was due and is still there has been left to somebody else for now: it is looked at again soon.
+        What was due when it was asked for, and was not to be had, is left to somebody else: we look again soon.
         """
-        if taken.first_at is None or (not taken.rows and taken.first_at > self.store.now()):
+        if taken.rows:
+            return 0.0
+        if taken.first_at is None or taken.first_at > asked_at:
             return self.until(taken.first_at)
         return min(self.until(), _SOON)
 

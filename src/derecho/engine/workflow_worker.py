@@ -59,7 +59,7 @@ class WorkflowWorker:
         engine = self._engine
         while True:
             await self.turns.room()
-            mark = engine.store.seen("runs")
+            mark, asked_at = engine.store.seen("runs"), engine.store.now()
             tokens = [engine.new_claim() for _ in range(CROWD)]
             suspects = 0 if self._suspects else 1
             types = engine.registry.kinds()
@@ -67,8 +67,8 @@ class WorkflowWorker:
             taken = await engine.persist(claim, "claim runs")
             for item in taken.rows:
                 self.claimed(item)
-            if len(taken.rows) < CROWD:
-                await engine.store.wait("runs", mark, engine.until_next(taken))
+            if not taken.rows:
+                await engine.store.wait("runs", mark, engine.until_next(taken, asked_at))
 
     def claimed(self, item: ClaimedRun) -> None:
         """A run that the store gave to this engine, with its unread messages."""

@@ -61,7 +61,7 @@ class Connections:
         self._address = address
         self.hosts = Hosts(address)
         self._size = size
-        self._home: asyncio.AbstractEventLoop | None = None
+        self.home: asyncio.AbstractEventLoop | None = None
         self._idle: list[Link] = []
         self._slots = asyncio.Semaphore(size)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -70,29 +70,29 @@ class Connections:
     @property
     def is_home(self) -> bool:
         """Whether the running loop is the one that keeps connections."""
-        return self._home is asyncio.get_running_loop()
+        return self.home is asyncio.get_running_loop()
 
     def open(self) -> None:
         """Keep connections for the running loop, unless another one does."""
-        if self._home is None or self._home.is_closed():
-            self._home, self._idle, self._slots = asyncio.get_running_loop(), [], asyncio.Semaphore(self._size)
+        if self.home is None or self.home.is_closed():
+            self.home, self._idle, self._slots = asyncio.get_running_loop(), [], asyncio.Semaphore(self._size)
 
-    async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2) -> T:
+    async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2, patience: float = PATIENCE) -> T:
         """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone.
 
         A connection that had died unnoticed costs nothing: as long as nothing was decided, another one is tried.
         """
-        task = asyncio.get_running_loop().create_task(self._run(work, tries))
+        task = asyncio.get_running_loop().create_task(self._run(work, tries, patience))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(hear)
         return await asyncio.shield(task)
 
-    async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int) -> T:
+    async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int, patience: float) -> T:
         link: Link | None = None
         try:
             link = await self.take()
-            timer = asyncio.get_running_loop().call_later(PATIENCE, link.connection.terminate)
+            timer = asyncio.get_running_loop().call_later(patience, link.connection.terminate)
             try:
                 return await work(link)
             finally:
@@ -110,10 +110,10 @@ class Connections:
         finally:
             if link is not None:
                 await self.give(link)
-        return await self._run(work, tries - 1)
+        return await self._run(work, tries - 1, patience)
 
     async def take(self) -> Link:
-        if self._home is not None:  # None: closed since
+        if self.home is not None:  # None: closed since
             self.open()
         if at_home := self.is_home:
             await self._slots.acquire()
@@ -152,13 +152,13 @@ class Connections:
         if not self.is_home:
             return  # a loop that is gone took its connections with it
         # Those of other loops are none of ours: waiting for them from here, nobody would wake us.
-        tasks = [task for task in list(self._tasks) if task.get_loop() is self._home]
+        tasks = [task for task in list(self._tasks) if task.get_loop() is self.home]
         if tasks:
             await asyncio.wait(tasks, timeout=PATIENCE)
         while self._idle:
             with suppress(*Troubles):
                 await self._idle.pop().connection.close(timeout=1)
-        self._home = None
+        self.home = None
 
     def explain(self, error: Exception, link: Link | None = None) -> StoreError:
         """The error to raise `from` this one; its connection is not used again."""

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from derecho.journal.model import Topic
@@ -16,6 +17,8 @@ from derecho.stores.postgres.connections import Connections, Link
 from derecho.stores.postgres.hosts import Connection, Troubles
 
 COALESCE = 0.010
+_AT_MOST = 1.0
+"""Seconds for which a notification may take; it is a hint."""
 _NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
 _NOT_LONGER = 60.0
 """Seconds for which one connection listens: one that has died without a word is found by making another."""
@@ -27,7 +30,7 @@ class Notices:
     """Tells others what happened here, and the hints what happened there."""
 
     def __init__(self, address: Address, connections: Connections, hints: Hints) -> None:
-        self._channel = f"derecho_{address.schema}"
+        self._channel = f"derecho_{address.schema}"[:63]  # as much as a channel may have
         self._can_listen = address.prepared
         self._connections = connections
         self._hints = hints
@@ -35,16 +38,22 @@ class Notices:
         self._pending: set[Topic] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
         self._pause = dict.fromkeys(TOPICS, (0, _SOON))  # the mark that was waited for last, and for how long
         self.listening = False
 
     def tell(self, topics: Collection[Topic]) -> None:
         """Tell the others, a little later, together with what else happens until then."""
-        if not topics or not self._connections.is_home:
+        home = self._connections.home
+        if not topics or home is None:
             return
-        if not self._pending:
-            self._spawn(self._send())
+        if not self._connections.is_home:
+            with suppress(RuntimeError):  # it was closed meanwhile
+                home.call_soon_threadsafe(self.tell, topics)
+            return
         self._pending.update(topics)
+        if self._sender is None or self._sender.done() or self._sender.get_loop().is_closed():
+            self._sender = self._spawn(self._send())
 
     async def tell_at_commit(self, connection: Connection, topics: Collection[Topic]) -> None:
         """Tell everybody, this process too, when the transaction of a user's is committed, which only they know."""
@@ -65,15 +74,14 @@ class Notices:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _send(self, pause: float = COALESCE) -> None:
-        await asyncio.sleep(pause)
-        topics, self._pending = self._pending, set()
-
-        async def notify(link: Link) -> None:
-            await link.connection.fetchrow(_NOTIFY, self._channel, f"{self._id} {' '.join(topics)}")
-
-        with suppress(Exception):  # the others poll
-            await self._connections.run(notify)
+    async def _send(self) -> None:
+        while self._pending:
+            with suppress(asyncio.CancelledError):  # the loop or the store ends: at once, then
+                await asyncio.sleep(COALESCE)
+            notify = partial(_notify, self._channel, f"{self._id} {' '.join(self._pending)}")
+            self._pending = set()
+            with suppress(Exception):  # the others poll
+                await self._connections.run(notify, tries=1, patience=_AT_MOST)
 
     async def _listen(self) -> None:
         pause = _SOON
@@ -89,6 +97,7 @@ class Notices:
                     await asyncio.wait_for(lost.wait(), _NOT_LONGER)
                 finally:
                     self.listening = False
+                    self._hints.bump()  # who waits has waited too long already
                     connection.terminate()
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 2)
@@ -100,9 +109,12 @@ class Notices:
 
     async def close(self) -> None:
         self._listener = None
-        if self._pending:
-            await self._send(0)
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=2 * _AT_MOST)
         await asyncio.sleep(0)  # in which the listening connection lets go of its socket
+
+
+async def _notify(channel: str, said: str, link: Link) -> None:
+    await link.connection.fetchrow(_NOTIFY, channel, said)

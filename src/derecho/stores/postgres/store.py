@@ -15,7 +15,7 @@ from derecho.journal.changes import Receipt, Result, Transition
 from derecho.journal.deadlines import claimed
 from derecho.journal.store import DueTimers, Overdue, Pending, Taken
 from derecho.journal.wire import HistoryRow
-from derecho.stores.hints import Hints
+from derecho.stores.hints import TOPICS, Hints
 from derecho.stores.postgres import address as addresses
 from derecho.stores.postgres.batch import ACTIVITY, RUN
 from derecho.stores.postgres.connections import Connections, Link
@@ -154,6 +154,8 @@ class PostgresStore:
             if is_repeated or self._connections.in_doubt or link.unreplicated:
                 await wait_for_standby(link)
                 self._connections.in_doubt = False
+            if is_repeated:  # nobody was told of what it touched, if its answer was lost
+                settled.touched.update(TOPICS)
             return settled
 
         settled = await self._run(job)
@@ -167,7 +169,7 @@ class PostgresStore:
             await session.work(served, work)
             settled = await asyncio.shield(served)
         except StoreUnavailable:
-            self.hint("runs")  # its message may be there all the same
+            self._touched({"runs"})  # its message may be there all the same
             raise
         self._touched(settled.touched)
         return settled.results[0]

@@ -61,7 +61,7 @@ class SQLiteStore:
         self._is_ready = False  # what `open` promises has been done
         self._threads: tuple[ConnectionThread, ConnectionThread] | None = None  # the writer and the reader
         self._hints = Hints(self._nudge)
-        self._watch = Watch(self._path, self._hints, partial(self._nudge, always=True))
+        self._watch: Watch | None = None
         self._clock.subscribe(self._hints.bump)
         self._writing = Writing(self._instant, self._hints.horizon, functions_in(runs, tasks))
 
@@ -84,8 +84,9 @@ class SQLiteStore:
             if self._is_ready:
                 return
             if self._threads is None:
+                self._watch = watch = Watch(self._path, self._hints, partial(self._nudge, always=True))
                 self._threads = (
-                    ConnectionThread("derecho-sqlite-writer", self._connect_writer, self._watch.poll),
+                    ConnectionThread("derecho-sqlite-writer", partial(self._connect_writer, watch), watch.poll),
                     ConnectionThread("derecho-sqlite-reader", self._connect_reader),
                 )
             self._closed = False
@@ -99,11 +100,11 @@ class SQLiteStore:
         with self._lock:
             self._is_ready = self._threads is not None and self._threads[0] is writer
 
-    def _connect_writer(self) -> sqlite3.Connection:
+    def _connect_writer(self, watch: Watch) -> sqlite3.Connection:
         connection = files.open_writer(self._path, self._synchronous, create=not self._known)
         self._known = True
         self._instant(files.stored_now(connection))
-        self._watch.begin(connection)
+        watch.begin(connection)
         return connection
 
     def _connect_reader(self) -> sqlite3.Connection:
@@ -114,10 +115,12 @@ class SQLiteStore:
             self._closed = True
             self._is_ready = False
             threads, self._threads = self._threads or (), None
-        self._watch.alarm.close()
+            watch, self._watch = self._watch, None
         for thread in reversed(threads):  # the writer last: who closes last checkpoints
             thread.stop()
             await asyncio.shield(asyncio.to_thread(thread.join))
+        if watch is not None:
+            watch.alarm.close()  # nobody arms it any more
         self._hints.bump()
 
     async def _run(self, thread: ConnectionThread, job: Job[T]) -> T:
