@@ -82,10 +82,10 @@ BUGS = [
         (
             Edit(
                 "engine/workflow_worker.py",
-                '            mark = engine.store.seen("runs")\n',
+                "            await self.turns.room()\n",
+                "            await self.turns.room()\n"
                 "            while len(self.runs) >= self.runs.capacity:\n"
-                "                await asyncio.sleep(0.01)\n"
-                '            mark = engine.store.seen("runs")\n',
+                "                await asyncio.sleep(0.01)\n",
             ),
         ),
         ("engine/test_sleepers.py::test_a_full_cache_stops_no_run",),

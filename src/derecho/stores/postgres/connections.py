@@ -77,7 +77,7 @@ class Connections:
         if self.home is None or self.home.is_closed():
             self.home, self._idle, self._slots = asyncio.get_running_loop(), [], asyncio.Semaphore(self._size)
 
-    async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2, patience: float = PATIENCE) -> T:
+    async def run(self, work: Callable[[Link], Awaitable[T]], tries: int = 2, patience: float | None = None) -> T:
         """Do some work on a connection; raises StoreError. Cancelling the caller leaves the work alone.
 
         A connection that had died unnoticed costs nothing: as long as nothing was decided, another one is tried.
@@ -88,11 +88,11 @@ class Connections:
         task.add_done_callback(hear)
         return await asyncio.shield(task)
 
-    async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int, patience: float) -> T:
+    async def _run(self, work: Callable[[Link], Awaitable[T]], tries: int, patience: float | None) -> T:
         link: Link | None = None
         try:
             link = await self.take()
-            timer = asyncio.get_running_loop().call_later(patience, link.connection.terminate)
+            timer = asyncio.get_running_loop().call_later(patience or PATIENCE, link.connection.terminate)
             try:
                 return await work(link)
             finally:
