@@ -218,6 +218,38 @@ async def test_an_engine_whose_loop_is_blocked_is_not_taken_for_dead() -> None:
     assert all(alive)
 
 
+async def test_a_stop_that_is_cut_short_lets_the_lease_run_out() -> None:
+    """What is left behind must come free."""
+    began = asyncio.Event()
+
+    @derecho.activity
+    async def hangs() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> None:
+        await hangs.execute(ctx)
+
+    engine = engine_of(MemoryStore(), calls, hangs, shutdown_timeout=60, lease=2)
+    await engine.__aenter__()
+    await engine.client.start(calls.bind())
+    await began.wait()
+    stopping = asyncio.create_task(engine._stop())
+    await eventually(lambda: engine.activities.draining)
+    await asyncio.sleep(0.01)
+    stopping.cancel()
+    await asyncio.wait({stopping})
+    thread = engine.lease._thread
+    assert thread is not None
+    await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+    for attempt in engine.activities.running():
+        attempt.abandon()
+    await engine.client.close()
+    engine.workflows.turns.close()
+
+
 async def test_an_engine_that_hears_no_hint_finds_its_work_all_the_same() -> None:
     async def wait(original: Any, topic: str, seen: int, timeout: float) -> None:
         await asyncio.sleep(timeout)

@@ -176,3 +176,7 @@ async def test_what_happens_at_once_is_told_in_one_notification(elsewhere: Postg
     await eventually(lambda: "the end" in told)
     await listening.close()
     assert [set(text.split()[1:]) for text in told] == [{"runs", "activities"}, {"end"}]
+
+
+def test_the_longest_name_of_a_schema_makes_a_channel() -> None:
+    assert len(PostgresStore(f"postgresql://localhost/db?schema={'s' * 56}")._notices._channel) <= 63
