@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -216,6 +217,17 @@ async def test_an_engine_whose_loop_is_blocked_is_not_taken_for_dead() -> None:
         await engine.client.run(calls.bind())
     assert len(alive) == 22
     assert all(alive)
+
+
+async def test_a_start_that_is_given_up_leaves_no_lease_behind() -> None:
+    async def list_runs(original: Any, where: Any) -> Any:
+        await asyncio.Event().wait()
+
+    before = set(threading.enumerate())
+    engine = engine_of(wrapped(MemoryStore(), list_runs=list_runs), order, work)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(engine.__aenter__(), 0.05)
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "derecho-lease"]
 
 
 async def test_a_stop_that_is_cut_short_lets_the_lease_run_out() -> None:

@@ -214,8 +214,8 @@ class Engine:
         self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
         self.activities = ActivityWorker(self, Slots(*self._slots, partial(self.store.hint, "activities")), resources)
         self.lease = Lease(self, self._lease_seconds)
-        await self.lease.take()
         await self.workflows.blocker.try_again()
+        await self.lease.take()  # last, because its thread lives until we stop
         self._timeouts = TimeoutWorker(self)
         work = [self.workflows.work, self.activities.work, TimerWorker(self).work, self._timeouts.work]
         work += [self.lease.keep, self.activities.watch]
