@@ -1,10 +1,15 @@
-"""W9: what an engine costs while nothing happens, by itself and with many sleeping runs."""
+"""W9: what an engine costs while nothing happens, by itself and with many sleeping runs.
+
+Each is measured as it is, and with its memory kept in place (see `resident`): the second is what the engine and the
+database do, the first has besides it what the machine takes for memory that was at rest.
+"""
 
 import asyncio
 import gc
 
 from benchmarks.definitions import nothing, sleep
 from benchmarks.measure import Figure, Setup, Workload, memory
+from benchmarks.resident import kept_in_place
 from benchmarks.server import settle
 from derecho import Engine
 from derecho.journal.store import Store
@@ -46,6 +51,15 @@ async def idle(setup: Setup, calls: list[str], what: str) -> list[Figure]:
     await quiet(calls)
     if setup.kind.is_postgres:
         await settle(setup.url)
+    figures = await rest(setup, calls, what)
+    with kept_in_place(setup.postmaster) as is_kept:
+        if is_kept:
+            figures += (await rest(setup, calls, f"{what}, memory kept in place"))[:1]
+    return figures
+
+
+async def rest(setup: Setup, calls: list[str], what: str) -> list[Figure]:
+    """What it costs to do nothing for a while."""
     calls.clear()
     watch = setup.watch()
     await asyncio.sleep(max(_SHORTEST, setup.seconds(_TOLD)))

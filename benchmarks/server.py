@@ -57,16 +57,24 @@ async def postmaster_of(url: str) -> int | None:
 
 def cpu_of(postmaster: int | None) -> float:
     """CPU seconds that a server has spent since it began, the processes that have ended included."""
-    if postmaster is None:
-        return 0.0
     ticks = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) is not None:
-            if int(entry.name) == postmaster:
-                ticks += sum(int(field) for field in found[12:16])  # with those of children that have ended
-            elif int(found[2]) == postmaster:
-                ticks += sum(int(field) for field in found[12:14])
+    for process, found in processes_of(postmaster).items():
+        last = 16 if process == postmaster else 14  # with those of children that have ended
+        ticks += sum(int(field) for field in found[12:last])
     return ticks / _TICKS
+
+
+def processes_of(postmaster: int | None) -> dict[int, list[str]]:
+    """The processes of a server, with what the system says of them (see `_stat`)."""
+    if postmaster is None:
+        return {}
+    names = (entry.name for entry in Path("/proc").iterdir())
+    stats = {int(name): _stat(int(name)) for name in names if name.isdigit()}
+    return {
+        process: found
+        for process, found in stats.items()
+        if found and (process == postmaster or int(found[2]) == postmaster)
+    }
 
 
 def _stat(pid: int) -> list[str] | None:
