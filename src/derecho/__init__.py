@@ -138,6 +138,8 @@ __all__ = [
     "workflow_ref",
 ]
 
+__version__ = "0.1.0"
+
 _LATER = {
     "CheckReport": "derecho.checking",
     "PostgresStore": "derecho.stores.postgres",

@@ -47,14 +47,6 @@ class ActivityDefinition(Definition):
 
     kind = "activity"
 
-    name: str
-    fn: Callable[..., Any]
-    signature: Signature
-    options: ActivityOptions
-    queue: Queue | None
-    run_in: RunIn
-    is_reference: bool
-
     def __init__(
         self,
         fn: Callable[..., Any],

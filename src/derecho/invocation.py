@@ -1,5 +1,6 @@
 """Calls as values: which definition, which arguments."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from derecho.errors import DefinitionError
@@ -15,13 +16,15 @@ MAX_NAME = 255
 
 
 class Definition:
-    """What an invocation needs of a workflow or activity."""
+    """What workflows and activities have in common. A reference has the signature only, its code is elsewhere."""
 
     kind: Literal["workflow", "activity"]
     name: str
+    fn: Callable[..., Any]
     signature: "Signature"
     queue: "Queue | None"
     version: int = 1
+    is_reference: bool
 
     @property
     def queue_name(self) -> str:

@@ -31,14 +31,6 @@ class WorkflowDefinition(Definition):
 
     kind = "workflow"
 
-    name: str
-    fn: Callable[..., Any]
-    signature: Signature
-    version: int
-    queue: Queue | None
-    rules: ClosingRules
-    is_reference: bool
-
     def __init__(
         self,
         fn: Callable[..., Any],

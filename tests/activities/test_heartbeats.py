@@ -78,14 +78,14 @@ async def test_heartbeats_in_an_inner_loop_are_few_writes(store: Store, clock: V
         for count in range(10_000):
             derecho.heartbeat(count)
             if count % 1_000 == 0:
-                clock.advance(SECOND)
+                clock.advance(9 * SECOND // 10)  # less than the timeout: this test is not about beats that come late
                 await asyncio.sleep(0)
         return 1
 
     watched: Any = Watched(store)
     async with engine(watched, caller := calling(busy.bind()), busy) as running:
         assert await running.client.run(caller.bind()) == 1
-    assert 2 <= len(watched.beats) <= 4, "ten seconds, at most one write in five of them, and the first at once"
+    assert 2 <= len(watched.beats) <= 4, "nine seconds, at most one write in five of them, and the first at once"
 
 
 async def test_beats_keep_an_attempt_alive_and_silence_ends_it(store: Store, clock: VirtualClock) -> None:

@@ -40,5 +40,9 @@ def test_every_public_name_exists() -> None:
     assert [name for name in derecho.__all__ if not hasattr(derecho, name)] == []
 
 
+def test_the_package_knows_its_version() -> None:
+    assert f'\nversion = "{derecho.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_every_public_name_has_a_docstring() -> None:
     assert [name for name in derecho.__all__ if not is_explained(name)] == []

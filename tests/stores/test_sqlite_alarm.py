@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,22 +56,30 @@ class Watched:
 
     def fall_asleep(self) -> None:
         """Let it be quiet for so long that nobody looks any more."""
-        pauses: list[float | None] = [0.0]
-        while pauses[-1] is not None:
-            self._clock.at += pauses[-1]
-            pauses.append(self.poll())
-        assert len(pauses) < 200
+        for _ in range(200):
+            pause = self.poll()
+            if pause is None:
+                break
+            self._clock.at += pause
+        else:
+            raise AssertionError("it goes on looking")
         assert not self.heard()
+
+
+@contextmanager
+def watching_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    clock = SimpleNamespace(at=1_000.0)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: clock.at))
+    it = Watched(str(path), clock)
+    with closing(it.here), closing(it.there):
+        yield it
+    it.watch.alarm.close()
 
 
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    clock = SimpleNamespace(at=1_000.0)
-    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: clock.at))
-    it = Watched(str(tmp_path / "shop.db"), clock)
-    with closing(it.here), closing(it.there):
+    with watching_over(tmp_path / "shop.db", monkeypatch) as it:
         yield it
-    it.watch.alarm.close()
 
 
 def test_what_another_connection_writes_wakes_a_watch_that_no_longer_looks(watched: Watched) -> None:
@@ -80,6 +88,18 @@ def test_what_another_connection_writes_wakes_a_watch_that_no_longer_looks(watch
     assert watched.woken.acquire(timeout=PATIENCE)
     assert watched.poll() == watching._SOON, "who has written will soon write again"
     assert watched.heard()
+
+
+def test_a_file_behind_a_link_wakes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log lies beside the file, not beside the link."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "disk" / "shop.db")
+    with watching_over(tmp_path / "link.db", monkeypatch) as watched:
+        watched.fall_asleep()
+        watched.write(watched.there)
+        assert watched.woken.acquire(timeout=PATIENCE)
+        watched.poll()
+        assert watched.heard()
 
 
 def test_a_write_whose_commit_comes_later_is_waited_for(watched: Watched) -> None:

@@ -99,8 +99,10 @@ class ActivityWorker:
         rows, attempts = [], []
         engine = self._engine
         for row, command in scheduled:
-            definition = None if self.draining else engine.registry.activity(row.name, row.queue)
-            if definition is not None:
+            definition = engine.registry.activity(row.name, row.queue)
+            if definition is None:
+                engine.lookout.missed(row)
+            elif not self.draining:
                 in_process = definition.run_in == "process"
                 # A promise dies with this process and costs an attempt, which must not be the only one.
                 promised = not is_last(command.retry, row.attempt)

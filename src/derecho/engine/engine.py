@@ -44,10 +44,10 @@ from derecho.journal.store import R, Store, Taken
 from derecho.outages import until_answered
 from derecho.queues import Queue
 from derecho.stores import open_store
+from derecho.unserved import Lookout
 from derecho.workflow import WorkflowDefinition
 
 T = TypeVar("T")
-D = TypeVar("D")
 
 log = logging.getLogger("derecho.engine")
 
@@ -98,11 +98,7 @@ class Engine:
         self._owns_store = isinstance(store, str)
         self.store: Store = open_store(store) if isinstance(store, str) else store
         self.converter = Converter(codec, payload_limit)
-        self.registry = Registry(self.converter, queues)
-        for workflow in _listed("workflows", workflows):
-            self.registry.add_workflow(workflow)
-        for activity in _listed("activities", activities):
-            self.registry.add_activity(activity)
+        self.registry = Registry(self.converter, queues, workflows, activities)
         max_processes = os.cpu_count() or 1 if max_processes is None else max_processes
         limits = {"max_concurrent_activities": max_concurrent_activities, "max_processes": max_processes}
         for name, most in {**limits, "cache_size": cache_size}.items():
@@ -126,6 +122,7 @@ class Engine:
         self.poll_interval = min(_SELDOM, self._lease_seconds)
         self.committer = Committer(self.store, self.release_uncertain)
         self.client = Client(self.store, _host=self, _committer=self.committer, _converter=self.converter)
+        self.lookout = Lookout(self.client)
         self._claims = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._running = False
@@ -218,7 +215,7 @@ class Engine:
         await self.lease.take()  # last, because its thread lives until we stop
         self._timeouts = TimeoutWorker(self)
         work = [self.workflows.work, self.activities.work, TimerWorker(self).work, self._timeouts.work]
-        work += [self.lease.keep, self.activities.watch]
+        work += [self.lease.keep, self.activities.watch, self.lookout.work]
         if self._retention is not None:
             work.append(RetentionWorker(self, self._retention).work)
         self._tasks = [asyncio.create_task(self._guard(job), name=f"derecho-{job.__qualname__}") for job in work]
@@ -358,7 +355,10 @@ class Engine:
         if not self._running or self.workflows.runs.find(row.workflow_id) is not None:
             return None
         definition = self.registry.find(row.workflow_type, row.version)
-        return None if isinstance(definition, str) else self.workflows.births.begin(definition, create, facts)
+        if isinstance(definition, str):
+            self.lookout.missed(row)
+            return None
+        return self.workflows.births.begin(definition, create, facts)
 
     def warm_claim(self, workflow_id: str, run_id: str | None) -> tuple[str, str] | None:
         run = self.workflows.runs.find(workflow_id) if self._running else None
@@ -383,12 +383,6 @@ class Engine:
 
     def holds(self, run_id: str) -> bool:
         return self._running and self.workflows.runs.get(run_id) is not None
-
-
-def _listed(name: str, given: Sequence[D]) -> Sequence[D]:
-    if isinstance(given, (WorkflowDefinition, ActivityDefinition)):
-        raise DefinitionError(f"{name}= takes a list: {name}=[{given.__name__}]")
-    return given
 
 
 def _seconds(name: str, duration: Duration) -> float:

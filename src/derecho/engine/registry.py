@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from derecho.activity import ActivityDefinition
 from derecho.errors import DefinitionError
@@ -10,6 +11,8 @@ from derecho.journal.payloads import Converter
 from derecho.lint import lint
 from derecho.queues import Queue
 from derecho.workflow import WorkflowDefinition
+
+D = TypeVar("D")
 
 log = logging.getLogger("derecho.lint")
 
@@ -20,12 +23,22 @@ class Registry:
     The queues are those that the definitions name, and "default"; `queues` narrows that.
     """
 
-    def __init__(self, converter: Converter, queues: Sequence[Queue] | None = None) -> None:
+    def __init__(
+        self,
+        converter: Converter,
+        queues: Sequence[Queue] | None = None,
+        workflows: Sequence[WorkflowDefinition] = (),
+        activities: Sequence[ActivityDefinition] = (),
+    ) -> None:
         self.converter = converter
         self._narrowed = None if queues is None else frozenset(queue.name for queue in queues)
         self._named = frozenset({"default"})
         self.workflows: dict[str, dict[int, WorkflowDefinition]] = {}
         self.activities: dict[str, ActivityDefinition] = {}
+        for workflow in _listed("workflows", workflows):
+            self.add_workflow(workflow)
+        for activity in _listed("activities", activities):
+            self.add_activity(activity)
 
     def add_workflow(self, workflow: WorkflowDefinition) -> None:
         if not isinstance(workflow, WorkflowDefinition):
@@ -86,6 +99,12 @@ class Registry:
         """What goes into the worker row, so that a run can say that nobody serves what it waits for."""
         served = [f"workflow:{kind}" for kind in self.kinds()] + [f"activity:{name}" for name in self.activities]
         return served + [f"queue:{name}" for name in sorted(self.queues())]
+
+
+def _listed(name: str, given: Sequence[D]) -> Sequence[D]:
+    if isinstance(given, (WorkflowDefinition, ActivityDefinition)):
+        raise DefinitionError(f"{name}= takes a list: {name}=[{given.__name__}]")
+    return given
 
 
 def _names(names: Iterable[str]) -> str:

@@ -10,10 +10,12 @@ from derecho.stores.transitions import stop
 
 
 def schedule_activity(tables: Tables, change: ch.ScheduleActivity) -> None:
-    row = change.row
+    row, place = change.row, (change.row.run_id, change.row.activity)
     if row.claim is not None and row.worker not in tables.workers:
-        tables.put(tables.lost, (row.run_id, row.activity), None)
+        tables.put(tables.lost, place, None)
         tables.touched.add("timers")
+    elif tables.lost:
+        tables.drop(tables.lost, place)
     tables.put_activity(row)
 
 

@@ -30,6 +30,7 @@ from derecho.stores.sqlite.watch import Watch
 from derecho.stores.transitions import functions_in
 
 T = TypeVar("T")
+Due = TypeVar("Due", DueTimers, Overdue)
 
 
 class SQLiteStore:
@@ -229,17 +230,15 @@ class SQLiteStore:
         return result
 
     async def due_timers(self, limit: int) -> DueTimers:
-        def job(connection: sqlite3.Connection) -> DueTimers:
-            found = work.due_timers(connection, self.now(), limit)
-            self._hints.horizon["timers"] = FOREVER if found.next_at is None else found.next_at
-            return found
-
-        return await self._write(job)
+        return await self._look("timers", work.due_timers, limit)
 
     async def overdue(self, limit: int) -> Overdue:
-        def job(connection: sqlite3.Connection) -> Overdue:
-            found = work.overdue(connection, self.now(), limit)
-            self._hints.horizon["timeouts"] = FOREVER if found.next_at is None else found.next_at
+        return await self._look("timeouts", work.overdue, limit)
+
+    async def _look(self, what: str, look: Callable[[sqlite3.Connection, int, int], Due], limit: int) -> Due:
+        def job(connection: sqlite3.Connection) -> Due:
+            found = look(connection, self.now(), limit)
+            self._hints.horizon[what] = FOREVER if found.next_at is None else found.next_at
             return found
 
         return await self._write(job)

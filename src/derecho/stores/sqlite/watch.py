@@ -6,6 +6,7 @@ quiet, and not at all once nobody, we included, has written for a while: then an
 """
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Watch:
         self._path = path
         self._hints = hints
         self._wake = wake
-        self.alarm = Alarm(f"{path}-wal", self._rung)
+        self.alarm = Alarm(f"{os.path.realpath(path)}-wal", self._rung)  # where SQLite has it
         self._is_armed = self._has_rung = False
         self._changes = 0  # of our own
         self._version: int | None = None

@@ -317,6 +317,13 @@ class TestOverdue:
         await world.do(ScheduleActivity(row))
         assert (await world.store.overdue(10)).activities == [OverdueActivity(row, lost=True)]
 
+    async def test_an_activity_that_takes_the_place_of_a_lost_one_is_not_lost(self, world: World) -> None:
+        await world.do(ScheduleActivity(activity_row(claim="mine", worker="nobody", started_at=1)))
+        await world.activity()
+        assert (await world.store.overdue(10)).activities == []
+        await world.register()
+        assert len(await world.claim_activities()) == 1
+
     async def test_a_lost_activity_that_is_retried_or_finished_is_lost_no_more(self, world: World) -> None:
         await world.running_activity(5, timeout_at=world.now)
         await world.running_activity(6)
