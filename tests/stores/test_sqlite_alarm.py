@@ -143,6 +143,38 @@ def test_our_own_writes_do_not_make_us_look(watched: Watched) -> None:
         assert not watched.heard()
 
 
+def test_a_look_of_those_who_wait_does_not_make_us_look(watched: Watched) -> None:
+    """An idle engine looks every ten seconds; then nobody waits for an instant, with our own write or without."""
+    for writes in (False, True, False):
+        watched.fall_asleep()
+        watched._clock.at += 10
+        watched.hints.waiters = 0
+        if writes:
+            watched.write(watched.here)
+            assert watched.woken.acquire(timeout=PATIENCE)
+        watched.poll()
+        watched.hints.waiters = 1
+        assert watched.poll() != watching._SOON
+
+
+def test_an_alarm_that_rings_late_for_our_own_write_does_not_make_us_look(watched: Watched) -> None:
+    for _ in range(3):
+        watched.fall_asleep()
+        watched.write(watched.here)
+        assert watched.woken.acquire(timeout=PATIENCE)
+        watched.watch._has_rung = False  # its thread comes a moment later
+        assert watched.poll() == watching._LATER
+        watched._clock.at += 0.010
+        watched.watch._rung()
+        assert watched.woken.acquire(timeout=PATIENCE)
+        assert (watched.poll() or 0.0) >= watching._LATER
+        watched.write(watched.there)
+        watched._clock.at += watching._LATER
+        assert watched.poll() == watching._SOON
+        assert watched.heard(), "what others wrote meanwhile is seen at the next look"
+        watched._clock.at += 1_000
+
+
 def test_where_nothing_can_ring_it_is_looked_for_ever(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched.watch.alarm, "arm", lambda: False)
     pauses = []

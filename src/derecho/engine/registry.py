@@ -1,7 +1,7 @@
 """What an engine can do: its workflows by type and version, its activities by name, the queues that it serves."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from derecho.activity import ActivityDefinition
@@ -84,7 +84,8 @@ class Registry:
         """The code for a run, or why there is none here."""
         versions = self.workflows.get(workflow_type)
         if versions is None:
-            return f"workflow type {workflow_type!r} is not registered here; registered: {_names(self.workflows)}"
+            names = ", ".join(map(repr, sorted(self.workflows))) or "none"
+            return f"workflow type {workflow_type!r} is not registered here; registered: {names}"
         found = versions.get(version)
         if found is None:
             have = ", ".join(str(number) for number in sorted(versions))
@@ -105,10 +106,6 @@ def _listed(name: str, given: Sequence[D]) -> Sequence[D]:
     if isinstance(given, (WorkflowDefinition, ActivityDefinition)):
         raise DefinitionError(f"{name}= takes a list: {name}=[{given.__name__}]")
     return given
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in sorted(names)) or "none"
 
 
 def _refuse_reference(definition: object, is_reference: bool) -> None:

@@ -88,7 +88,7 @@ class SQLiteStore:
                 self._watch = watch = Watch(self._path, self._hints, partial(self._nudge, always=True))
                 self._threads = (
                     ConnectionThread("derecho-sqlite-writer", partial(self._connect_writer, watch), watch.poll),
-                    ConnectionThread("derecho-sqlite-reader", self._connect_reader),
+                    ConnectionThread("derecho-sqlite-reader", partial(files.open_reader, self._path)),
                 )
             self._closed = False
             writer, _ = self._threads
@@ -107,9 +107,6 @@ class SQLiteStore:
         self._instant(files.stored_now(connection))
         watch.begin(connection)
         return connection
-
-    def _connect_reader(self) -> sqlite3.Connection:
-        return files.open_reader(self._path)
 
     async def close(self) -> None:
         with self._lock:

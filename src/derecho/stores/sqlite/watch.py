@@ -18,11 +18,11 @@ log = logging.getLogger("derecho.stores.sqlite")
 
 _SOON, _LATER, _PART = 0.010, 0.250, 20
 """Seconds between two looks, shortest and longest; in between this part of the time for which it has been quiet."""
-_WAITED = 1.0
-"""Seconds after which nobody waits any more."""
 _NEVER = float("-inf")
 _COMMIT = 1.0
 """Seconds that a commit may take from its last write to the log, which rings, until others can see it."""
+_WAITED = 1.0
+"""Seconds after which nobody waits any more."""
 
 _SAFE_TO_SHARE = (3, 51, 3)
 """The first release in which two connections that write and checkpoint at the same instant cannot damage the file."""
@@ -36,10 +36,10 @@ class Watch:
         self._hints = hints
         self._wake = wake
         self.alarm = Alarm(f"{os.path.realpath(path)}-wal", self._rung)  # where SQLite has it
-        self._is_armed = self._has_rung = False
+        self._is_armed = self._has_rung = self._sleeps = False
         self._changes = 0  # of our own
         self._version: int | None = None
-        self._changed_at = self._waited_at = _NEVER
+        self._changed_at = self._waited_at = self._wrote_at = _NEVER
         self._warned = sqlite3.sqlite_version_info >= _SAFE_TO_SHARE
 
     def begin(self, connection: sqlite3.Connection) -> None:
@@ -56,13 +56,17 @@ class Watch:
             self._hints.bump()
             self._warn()
         self._version = version
+        if self._sleeps:  # while somebody waited
+            self._sleeps, self._waited_at = False, now
         if self._hints.waiters:
             if self._waited_at == _NEVER:
                 self._changed_at = now  # what is waited for is often about to come
             self._waited_at = now
         before, self._changes = self._changes, connection.total_changes
+        if self._changes != before:
+            self._wrote_at = now
         was_rung, self._has_rung = self._has_rung, False
-        if was_rung and self._changes == before:
+        if was_rung and now - self._wrote_at > _LATER:  # else it rang for us
             self._changed_at = now  # somebody writes, whose commit may not be done yet
         if now - self._waited_at > _WAITED:
             self._waited_at = _NEVER
@@ -71,6 +75,7 @@ class Watch:
         if pause < _LATER or self._changes != before:
             return pause
         if self._is_armed:
+            self._sleeps = True
             return None
         self._is_armed = True  # before it is: it may ring at once
         if not self.alarm.arm():
