@@ -197,7 +197,7 @@ BUGS = [
                 "AS seen (run_id, revision) USING (run_id)",
             ),
         ),
-        (f"{POSTGRES}::test_commits_at_the_same_time_are_one_after_another", "postgres/test_zombies.py::"),
+        (f"{POSTGRES}::test_commits_at_the_same_time_are_one_after_another", "postgres/test_pairs.py::"),
     ),
     Bug(
         "M39",
