@@ -29,14 +29,19 @@ async def test_of_many_starts_of_one_id_at_once_one_makes_a_run(
 ) -> None:
     clients = [Client(empty_schema_url) for _ in range(4)]
     counts: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    asked_before_an_answer: dict[str, int] = {}
 
     async def start(client: Client, id: str, barrier: asyncio.Barrier) -> str | None:
         await barrier.wait()
+        asked[id] += 1
         try:
             handle = await client.start(order.bind(1), id=id)
         except WorkflowAlreadyRunning as exc:
             counts["refused"] += 1
             return exc.run_id
+        finally:
+            asked_before_an_answer.setdefault(id, asked[id])
         counts["started"] += 1
         return (await handle.describe()).run_id
 
@@ -47,6 +52,7 @@ async def test_of_many_starts_of_one_id_at_once_one_makes_a_run(
     for client in clients:
         await client.close()
     print(dict(counts))
+    assert set(asked_before_an_answer.values()) == {STARTERS}, "all of a round had asked before one was answered"
     assert counts == {"started": ROUNDS, "refused": ROUNDS * (STARTERS - 1)}
     assert janitor.fetch(f"SELECT count(*) FROM {shared_schema}.runs")[0][0] == ROUNDS
 
