@@ -181,7 +181,7 @@ class Simulation:
         self.loop.call_later(seconds, resume, context=self.server.process.context)
 
     async def _restart(self, engine: EngineProcess) -> None:
-        if not engine.is_up:
+        if engine not in self.engines:
             return  # another fault has killed it at this very instant
         self.engines.remove(engine)
         task = engine.leave()
