@@ -47,6 +47,7 @@ class RandomChanges:
         self.runs: dict[str, RunRow] = {}
         self.activities: dict[tuple[str, int], ActivityRow] = {}
         self._claims = 0
+        self._seen: set[str] = set()
 
     def tokens(self, count: int) -> list[str]:
         self._claims += count
@@ -59,6 +60,7 @@ class RandomChanges:
         return [(change,) for change in workers + runs]
 
     def transition(self, dice: Random, now: int) -> Transition:
+        self._seen |= self.runs.keys()
         return tuple(change for _ in range(dice.choice([1, 1, 1, 2, 3])) for change in self._changes(dice, now))
 
     def _changes(self, dice: Random, now: int) -> list[Change]:
@@ -126,8 +128,9 @@ class RandomChanges:
 
     def _create(self, dice: Random, now: int, at: int) -> Change:
         mine, parent = dice.random() < 0.3, dice.choice([None, self._open_run(dice)])
+        forgotten = self._seen - self.runs.keys()  # an id is drawn once: it never comes back for another run
         row = run_row(
-            int(dice.choice(RUNS)[4:]),
+            int(dice.choice([run for run in RUNS if run not in forgotten] or ["run-9"])[4:]),
             workflow_id=dice.choice(WORKFLOWS),
             workflow_type=dice.choice(TYPES),
             chain_id=f"chain-{dice.randint(1, 3)}",
