@@ -25,7 +25,6 @@ def kept_in_place(postmaster: int | None) -> Iterator[bool]:
     """Keep the pages of this process and of a database's server; False where the system does not let us."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.resident", str(os.getpid()), str(postmaster or 0)],
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as reader:

@@ -110,6 +110,14 @@ async def test_an_engine_runs_once_at_a_time(store: Store) -> None:
             await engine.__aenter__()
 
 
+async def test_an_engine_that_has_stopped_says_so_instead_of_doing_nothing(store: Store) -> None:
+    engine = engine_of(store, order, work)
+    async with engine:
+        pass
+    with pytest.raises(DefinitionError, match="has stopped: make another one on the same store"):
+        await engine.__aenter__()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -197,8 +197,8 @@ class Engine:
         return execute, interrupt
 
     async def _start(self) -> None:
-        if self._running:
-            raise DefinitionError("this engine is running already: make another Engine on the same store")
+        if self._running or self.committer.is_closed:
+            raise DefinitionError("this engine is running already, or has stopped: make another one on the same store")
         await self.store.open()
         try:
             self._opened.enter_context(relaxed())
