@@ -6,6 +6,7 @@ import pytest
 
 import derecho
 from derecho import Client, Context, PostgresStore, Signal
+from derecho.journal.model import RunRow
 from tests.support.schemas import Janitor
 from tests.support.world import engine_of, eventually
 
@@ -47,7 +48,12 @@ async def test_a_run_whose_history_cannot_be_read_is_blocked_and_goes_on_when_it
     store = PostgresStore(empty_schema_url)
     async with engine_of(store, waits, cache_size=0) as engine, Client(store) as client:
         handle = await client.start(waits.bind(), id="w")
-        row = await eventually(lambda: store.find_run("w"))
+
+        async def asleep() -> RunRow | None:
+            found = await store.find_run("w")
+            return found if found is not None and found.tasks == 1 and found.claim is None else None
+
+        row = await eventually(asleep)
         await eventually(lambda: engine.workflows.runs.get(row.run_id) is None)
         janitor.execute(DAMAGE.format(schema=shared_schema, run_id=row.run_id))
         mended.append(REPAIR.format(schema=shared_schema))
