@@ -1,4 +1,4 @@
-"""An engine process for tests: `python -m tests.postgres.turner ADDRESS AFFINITY` says who took which turn."""
+"""An engine process for tests: `python -m tests.postgres.turner ADDRESS AFFINITY LEASE` says who took which turn."""
 
 import asyncio
 import os
@@ -6,6 +6,8 @@ import sys
 
 import derecho
 from derecho import Context, Engine, PostgresStore, Signal
+from derecho.clock import SECOND
+from derecho.stores.postgres import store as postgres
 
 TURNS = 6
 go = Signal("go", int)
@@ -23,8 +25,11 @@ async def turns(ctx: Context) -> list[int]:
 
 
 async def main() -> None:
-    store = PostgresStore(sys.argv[1], worker_affinity=sys.argv[2] == "on")
-    await Engine(store, workflows=[turns], lease=1.5).run()
+    address, affinity, lease = sys.argv[1:]
+    # A run whose home lives is left to it for as long as a test may take, so that only `affinity` decides who comes.
+    postgres.PATIENCE_WITH_HOME = 3600 * SECOND
+    store = PostgresStore(address, worker_affinity=affinity == "on")
+    await Engine(store, workflows=[turns], lease=float(lease)).run()
 
 
 if __name__ == "__main__":
