@@ -70,7 +70,7 @@ def test_a_run_that_was_terminated_from_outside_comes_back_too() -> None:
     assert History.loads(History.from_rows("w", "r", "t", rows).dumps()).to_rows() == rows
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x), max_leaves=8))
 def test_whatever_a_payload_holds_the_rows_stay_equal(value: Any) -> None:
     raw = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

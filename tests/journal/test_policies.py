@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from derecho import DefinitionError, RetryPolicy
@@ -24,20 +24,17 @@ ATTEMPTS = st.integers(1, 10**6)
 RANDOM = st.floats(0, 1, exclude_max=True)
 
 
-@settings(deadline=None)
 @given(RULES, ATTEMPTS, RANDOM)
 def test_backoff_is_within_its_bounds_for_every_attempt(rule: RetryRule, attempt: int, random: float) -> None:
     assert 0 <= backoff(rule, attempt, random) <= rule.maximum
 
 
-@settings(deadline=None)
 @given(RULES, ATTEMPTS)
 def test_backoff_never_decreases_before_jitter(rule: RetryRule, attempt: int) -> None:
     plain = RetryRule(initial=rule.initial, coefficient=rule.coefficient, maximum=rule.maximum, jitter=0.0)
     assert backoff(plain, attempt, 0.5) <= backoff(plain, attempt + 1, 0.5)
 
 
-@settings(deadline=None)
 @given(ATTEMPTS, st.integers(0, FOREVER))
 def test_the_default_policy_always_has_a_next_attempt_soon(attempt: int, now: int) -> None:
     due = retry_at(RetryPolicy().rule, to_failure(ValueError()), attempt=attempt, now=now, random=0.999)

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from derecho.journal import events as ev
@@ -62,13 +62,7 @@ def constructs(op: list[Any]) -> Counter[str]:
 
 
 @seed(20261122)
-@settings(
-    max_examples=PROGRAMS,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=PROGRAMS, phases=[Phase.generate, Phase.shrink])
 @given(programs, st.integers(0, 2**32))
 def check_one_program(body: list[Any], chance: int) -> None:
     made.update(constructs(body))

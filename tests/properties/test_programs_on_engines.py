@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import derecho
@@ -76,13 +76,7 @@ async def feed(client: Client, clock: VirtualClock) -> None:
 
 
 @seed(20261123)
-@settings(
-    max_examples=SAMPLE,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=SAMPLE, phases=[Phase.generate])
 @given(programs, st.sampled_from(MODES), st.integers(2, 9), st.sampled_from([0, 1000]))
 def check_on_an_engine(body: list[Any], mode: Mode, at: int, cache_size: int) -> None:
     asyncio.run(live(body, mode, at, cache_size))

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 
 from tests.properties.comparing import check_every_prefix, outcome
 from tests.properties.machine import run_program
@@ -75,13 +75,7 @@ def test_a_program_ends_the_same_however_its_engine_is_treated(part: int) -> Non
     tally = Tally()
 
     @seed(part)
-    @settings(
-        max_examples=max(1, SAMPLE // PARTS),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-    )
+    @settings(max_examples=max(1, SAMPLE // PARTS), report_multiple_bugs=False)
     @given(programs())
     def one(program: Node) -> None:
         asyncio.run(check(program, tally))

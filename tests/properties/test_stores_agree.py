@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -115,10 +115,4 @@ class StoresAgree(RuleBasedStateMachine):
 
 
 TestStoresAgree = StoresAgree.TestCase
-TestStoresAgree.settings = settings(
-    max_examples=FUZZ or 60,
-    stateful_step_count=50,
-    derandomize=not FUZZ,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestStoresAgree.settings = settings(max_examples=FUZZ or 60, stateful_step_count=50, derandomize=not FUZZ)
