@@ -36,11 +36,8 @@ async def test_a_paused_engine_doubles_nothing_loses_nothing_and_survives(
         zombie.signal(signal.SIGSTOP)
         await load.fault("pauses", landed=holds_something(zombie))
         await asyncio.sleep(LEASE * chance.uniform(1.5, 2.0))
-        for _ in range(50):  # on a busy machine the third may be late, too
-            if zombie.is_taken_over(names()):
-                load.faults["taken over"] += 1
-                break
-            await asyncio.sleep(LEASE / 10)
+        await eventually(lambda: zombie.is_taken_over(names()))  # on a busy machine the third is late, too
+        load.faults["taken over"] += 1
         zombie.signal(signal.SIGCONT)
 
     workers = [Worker(empty_schema_url, LEASE, ledger) for _ in range(3)]
@@ -57,7 +54,7 @@ async def test_a_paused_engine_doubles_nothing_loses_nothing_and_survives(
             assert {worker.process.poll() for worker in workers} == {None}, "a zombie has ended"
             begun, refused = read(ledger)
             print(f"{begun.total()} attempts, refused {dict(refused)}")
-            assert 3 * load.faults["taken over"] >= 2 * PAUSES, load.faults
+            assert load.faults["taken over"] == load.faults["pauses"] >= PAUSES, load.faults
             assert refused["Advance"] + refused["FinishActivity"] >= PAUSES / 2, "hardly a stale write was attempted"
             assert {key for key, _ in begun} == recorded, "the ledger and the histories disagree"
             assert not janitor.fetch(f"SELECT FROM {shared_schema}.live")
