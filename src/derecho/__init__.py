@@ -41,9 +41,9 @@ from derecho.errors import (
     WorkflowTerminated,
 )
 from derecho.handle import Handle, Run
+from derecho.history import History
 from derecho.info import CancelInfo, WorkflowInfo
 from derecho.invocation import Invocation
-from derecho.journal.history import History
 from derecho.journal.json_codec import JSONCodec
 from derecho.journal.payloads import Codec
 from derecho.journal.policies import RetryPolicy

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from derecho.errors import DefinitionError, DerechoError
+from derecho.history import History
 from derecho.isolation import Order, ReplayProcess, Report, Verdict, codec_path, judge, locate
-from derecho.journal.history import History
 from derecho.journal.model import OPEN, RunFilter, RunRow
 from derecho.journal.payloads import Codec
 from derecho.journal.store import Store

@@ -17,11 +17,11 @@ from derecho.clock import Duration, micros
 from derecho.committer import Committer
 from derecho.errors import DefinitionError, WorkflowError, WorkflowNotFound
 from derecho.handle import Handle, Run
+from derecho.history import History
 from derecho.invocation import Invocation
 from derecho.journal import changes as ch
 from derecho.journal import events as ev
 from derecho.journal.failures import to_failure
-from derecho.journal.history import History
 from derecho.journal.model import RunFilter, RunRow, Status
 from derecho.journal.payloads import Codec, Converter
 from derecho.journal.signatures import encode_value

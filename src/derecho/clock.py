@@ -41,14 +41,12 @@ class SystemClock:
 
 def micros(duration: Duration) -> int:
     """A duration in microseconds; raises ValueError for NaN, OverflowError past 292,000 years, TypeError for others."""
-    if isinstance(duration, timedelta):
-        return duration // _MICROSECOND
     try:
-        result = round(duration * SECOND)
+        result = duration // _MICROSECOND if isinstance(duration, timedelta) else round(duration * SECOND)
     except TypeError:
         raise TypeError(f"a duration is a timedelta or a number of seconds, not {duration!r}") from None
     if abs(result) >= FOREVER:
-        raise OverflowError(f"a duration of {duration!r} s is longer than Derecho can count")
+        raise OverflowError(f"a duration of {duration!r} is longer than Derecho can count")
     return result
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, cast, get_args
 
 from derecho.activity import ActivityDefinition
 from derecho.callbacks import Callback, new_callback
@@ -19,7 +19,7 @@ from derecho.clock import Duration, from_datetime, micros, to_datetime
 from derecho.closures import result_type
 from derecho.errors import DeterminismError
 from derecho.info import CancelInfo, ReplayLog, StepOptions, WorkflowInfo
-from derecho.invocation import Definition, Invocation, check_name
+from derecho.invocation import Definition, Invocation, check_choice, check_name, check_text
 from derecho.journal import events as ev
 from derecho.journal.policies import RetryPolicy, RetryRule
 from derecho.journal.signatures import decode_value, encode_value
@@ -42,6 +42,8 @@ Ts = TypeVarTuple("Ts")
 
 HISTORY_ADVICE = 10_240
 """Events from which on `should_continue_as_new` is true."""
+
+_ON_CANCEL, _CLOSE_POLICIES = get_args(ev.OnCancel), get_args(ev.ClosePolicy)
 
 
 class Context:
@@ -87,11 +89,11 @@ class Context:
     @cached_property
     def random(self) -> _random.Random:
         """Random numbers that are the same on every replay."""
-        return ReplayRandom(self._execution.seed)
+        return ReplayRandom(self._execution.seed, self._execution.check_inside)
 
     @cached_property
     def _uuids(self) -> _random.Random:
-        return ReplayRandom(self._execution.seed + b"uuid")
+        return ReplayRandom(self._execution.seed + b"uuid", self._execution.check_inside)
 
     def uuid4(self) -> uuid.UUID:
         """A random UUID that is the same on every replay."""
@@ -127,9 +129,11 @@ class Context:
 
         Awaiting gives the result, or raises the author's own exception with `ActivityFailed` as cause.
         """
-        definition = call.definition
+        definition = getattr(call, "definition", None)
         if not isinstance(definition, ActivityDefinition):
             raise DeterminismError(f"ctx.execute takes a call of an activity, such as charge.bind(…), not {call!r}")
+        check_choice(on_cancel, _ON_CANCEL, "on_cancel")
+        check_text(summary, "a summary")
         converter, options = self._execution.converter, definition.options
         named = queue or definition.queue
         event = ev.ActivityScheduled(
@@ -222,8 +226,8 @@ class Context:
         **kwargs: P.kwargs,
     ) -> Future[R]:
         """Start `fn(ctx, ...)` as a fiber of this run. An error that nobody awaits fails the run when it returns."""
-        coro: Any = fn(self, *args, **kwargs)
-        return cast(Future[R], self._execution.loop.create_task(coro))
+        begun: Any = fn(self, *args, **kwargs)
+        return cast(Future[R], begun if isinstance(begun, Future) else self._execution.loop.create_task(begun))
 
     async def wait_for(self, predicate: Callable[[], bool], timeout: Duration | None = None) -> bool:
         """Wait until `predicate()` holds; it is looked at whenever something ran. False when `timeout` came first."""
@@ -236,7 +240,7 @@ class Context:
 
         def run_out(_: object) -> None:
             if not holds.done():
-                holds.set_result(predicate())
+                holds.set_result(bool(predicate()))
 
         timer.add_done_callback(run_out)
         try:
@@ -272,6 +276,9 @@ class Context:
         own_id, run_id = execution.new_child_id()
         if id is not None:
             check_name(id, "child workflow id")
+        check_choice(close_policy, _CLOSE_POLICIES, "close_policy")
+        check_choice(on_cancel, _ON_CANCEL, "on_cancel")
+        check_text(summary, "a summary")
         event = ev.ChildScheduled(
             definition.name,
             id or own_id,

@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any
 
 from derecho.errors import NondeterminismError
+from derecho.history import History
 from derecho.journal import events as ev
-from derecho.journal.history import History
 from derecho.journal.payloads import Codec, Converter
 from derecho.replay import replay_task
 from derecho.runtime import guard

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from derecho.clock import SECOND, Duration, micros, to_datetime
 from derecho.errors import DerechoError, WorkflowCancelled, WorkflowFailed, WorkflowTerminated
+from derecho.history import History
+from derecho.invocation import check_text
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, short_type
-from derecho.journal.history import History
 from derecho.journal.model import RunRow, Status
 from derecho.messages import Signal
 
@@ -116,10 +117,12 @@ class Handle(Generic[R]):
 
     async def cancel(self, reason: str = "", *, timeout: Duration | None = None) -> None:
         """Ask the run to end: its code sees CancelledError once. Raises WorkflowNotFound when none is open."""
+        check_text(reason, "the reason of a cancellation")
         await self._client.cancel(self.id, await self._run(), reason, timeout)
 
     async def terminate(self, reason: str = "") -> None:
         """Close the run at once, whatever its code does. Harmless on a closed run."""
+        check_text(reason, "the reason of a termination")
         await self._client.terminate(self.id, self._run_id, reason)
 
     async def _result(self) -> R:

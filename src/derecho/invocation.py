@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from derecho.errors import DefinitionError
+from derecho.errors import DefinitionError, PayloadError
 
 if TYPE_CHECKING:
     from derecho.journal.signatures import Signature
@@ -70,3 +70,15 @@ def bad_name(name: object) -> str | None:
     except UnicodeEncodeError:
         return "has a lone surrogate, which no database keeps"
     return f"has {size} bytes, more than {MAX_NAME}" if size > MAX_NAME else None
+
+
+def check_text(text: object, what: str) -> None:
+    """Raises PayloadError unless it can stand in a history for people to read."""
+    if not isinstance(text, str):
+        raise PayloadError(f"{what} is text, not {text!r}")
+
+
+def check_choice(choice: object, choices: tuple[str, ...], what: str) -> None:
+    """Raises PayloadError unless it is one of `choices`."""
+    if choice not in choices:
+        raise PayloadError(f"{what} is one of {', '.join(map(repr, choices))}, not {choice!r}")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from derecho.errors import DefinitionError, DerechoError, NondeterminismError, PayloadError
-from derecho.journal.history import History
+from derecho.history import History
 from derecho.journal.payloads import Codec
 from derecho.replay import replay_history
 from derecho.runtime.source import place_of

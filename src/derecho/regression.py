@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from derecho.errors import NondeterminismError, PayloadError
+from derecho.history import History
 from derecho.isolation import replay_elsewhere
-from derecho.journal.history import History
 from derecho.journal.payloads import Codec
 from derecho.replay import replay_history
 from derecho.workflow import WorkflowDefinition

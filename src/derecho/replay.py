@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 from derecho.errors import NondeterminismError, PayloadError
+from derecho.history import History, RecordedTask
 from derecho.journal.events import TERMINAL, AnyEvent, WorkflowTaskCompleted, WorkflowTerminated
-from derecho.journal.history import History, RecordedTask
 from derecho.journal.payloads import Codec, Converter
 from derecho.runtime.execution import Execution
 from derecho.runtime.loop import keeping_generators

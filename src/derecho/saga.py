@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from derecho.invocation import Invocation
-from derecho.runtime.closing import ContinueAsNew
+from derecho.runtime.closing import ContinueAsNew, ungroup
 from derecho.runtime.loop import ControlSignal
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Saga:
         return self
 
     async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        if e is None or isinstance(e, (ControlSignal, ContinueAsNew, GeneratorExit)):
+        if e is None or isinstance(ungroup(e), (ControlSignal, ContinueAsNew, GeneratorExit)):
             return
         ctx = self._ctx
         async with ctx.shield():

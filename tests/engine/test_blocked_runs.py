@@ -245,3 +245,20 @@ async def test_a_blocked_run_is_terminated_at_once(store: Store) -> None:
         with pytest.raises(WorkflowTerminated, match="give up"):
             await handle.result(timeout=20)
         assert await status(handle) == "terminated"
+
+
+async def test_a_turn_that_no_database_can_keep_blocks_its_run_instead_of_being_tried_for_ever(store: Store) -> None:
+    tries = 0
+    queue = derecho.Queue("spoilt")
+    queue.name = "a\0b"
+
+    @derecho.workflow
+    async def unstorable(ctx: Context) -> None:
+        nonlocal tries
+        tries += 1
+        await ctx.execute(charge.bind(), queue=queue)
+
+    async with engine_of(store, unstorable, charge) as engine:
+        handle = await engine.client.start(unstorable.bind())
+        assert "the store cannot keep what this turn asks for: a NUL character" in await blocked(handle)
+    assert tries <= 2, "with its start, and alone"

@@ -3,7 +3,7 @@
 import pytest
 
 from derecho import History
-from derecho.journal.history import RecordedTask
+from derecho.history import RecordedTask
 
 # str.splitlines() splits at each of these; JSON Lines knows only the newline.
 LINE_BREAKS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n"]

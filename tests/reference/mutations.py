@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from derecho import History
+from derecho.history import RecordedTask
 from derecho.journal import events as ev
-from derecho.journal.history import RecordedTask
 from derecho.journal.wire import decode_events
 
 Events = list[dict[str, Any]]

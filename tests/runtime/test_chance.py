@@ -1,5 +1,6 @@
 """Random numbers, UUIDs and side effects are drawn once: every replay sees the same."""
 
+import asyncio
 import random
 import uuid
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from derecho import Context, PayloadError, activity, workflow
+import derecho
+from derecho import Context, DeterminismError, PayloadError, activity, workflow
 from derecho.runtime.randoms import ReplayRandom
 from tests.runtime.conftest import DriveOf
 from tests.support.drive import Drive, names
@@ -166,3 +168,50 @@ def test_an_error_in_a_side_effect_is_the_authors(drive: DriveOf) -> None:
     assert names(run.begin()) == ["side_effect_recorded", "workflow_completed"]
     assert run.result == "caught"
     run.replay()
+
+
+def in_a_side_effect(ctx: Context) -> Any:
+    return ctx.side_effect(lambda: ctx.random.random())
+
+
+def a_call_in_a_side_effect(ctx: Context) -> Any:
+    return ctx.side_effect(lambda: bool(work.execute(ctx)))
+
+
+@pytest.mark.parametrize("draw", [in_a_side_effect, a_call_in_a_side_effect])
+def test_what_a_replay_would_not_come_by_is_refused(drive: DriveOf, draw: Any) -> None:
+    @workflow
+    async def draws_there(ctx: Context) -> None:
+        await draw(ctx)
+
+    with pytest.raises(DeterminismError, match=r"used outside its workflow, at runtime/test_chance\.py:\d+: .*steps"):
+        drive(draws_there).begin()
+
+
+async def test_a_step_cannot_draw_from_the_stream_of_its_run() -> None:
+    @workflow
+    async def draws_in_a_step(ctx: Context) -> str:
+        async def draw() -> str:
+            return str(ctx.uuid4())
+
+        try:
+            return await ctx.step("draw", draw)
+        except DeterminismError:
+            return f"refused, and now {ctx.uuid4()}"
+
+    async with derecho.Engine("memory:", workflows=[draws_in_a_step]) as engine:
+        handle = await engine.client.start(draws_in_a_step.bind())
+        assert (await handle.result(timeout=30)).startswith("refused, and now ")
+        derecho.replay(draws_in_a_step, await handle.history())
+
+
+def test_a_side_effect_that_is_cancelled_is_a_slip_and_not_recorded(drive: DriveOf) -> None:
+    def cancelled() -> int:
+        raise asyncio.CancelledError
+
+    @workflow
+    async def cancels_itself(ctx: Context) -> int:
+        return ctx.side_effect(cancelled)
+
+    with pytest.raises(DeterminismError, match=r"a side effect at .* raised CancelledError"):
+        drive(cancels_itself).begin()

@@ -119,3 +119,21 @@ def test_code_taken_over_in_the_middle_keeps_to_the_old_way_where_history_went_p
     cold = drive(workflow("order")(guarded))
     cold.take_over(run)
     assert names(cold.task(cold.completed("one", nth=2))) == ["workflow_completed"]
+
+
+def test_patches_that_newer_code_asks_for_in_another_order_keep_their_answers(drive: DriveOf) -> None:
+    def asks(*changes: str) -> Code:
+        async def code(ctx: Context) -> list[bool]:
+            answers = {change: ctx.patched(change) for change in changes}
+            await one.execute(ctx)
+            return [answers["a"], answers["b"]]
+
+        return code
+
+    old, new = (workflow("order")(asks(*changes)) for changes in ("ab", "ba"))
+    run = drive(old)
+    run.begin()
+    other = drive(new)
+    other.take_over(run)
+    other.task(other.completed("one"))
+    assert other.result == [True, True]

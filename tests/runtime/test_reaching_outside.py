@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,15 @@ def test_a_context_does_not_work_outside_its_run(drive: DriveOf) -> None:
     drive(leaks).begin()
     with pytest.raises(DeterminismError, match=r"used outside its workflow, at runtime/test_reaching_outside\.py"):
         leaked[0].sleep(1)
+
+
+def test_time_zones_may_be_read_whether_or_not_this_process_has(drive: DriveOf) -> None:
+    @workflow
+    async def in_rome(ctx: Context) -> str:
+        zoneinfo.ZoneInfo.clear_cache()
+        return str(ctx.now().astimezone(zoneinfo.ZoneInfo("Europe/Rome")).tzinfo)
+
+    run = drive(in_rome)
+    run.begin()
+    assert run.result == "Europe/Rome"
+    run.check()

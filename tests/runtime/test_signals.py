@@ -206,3 +206,76 @@ def test_signals_that_nobody_waits_for_ask_for_nothing(drive: DriveOf) -> None:
     run.begin()
     assert names(run.task(run.signal(word, "x"))) == []
     run.check()
+
+
+def test_signals_that_two_receivers_give_back_are_in_order_again(drive: DriveOf) -> None:
+    @workflow
+    async def cancels_two(ctx: Context) -> list[int]:
+        channel = ctx.signals(number)
+        fibers = [asyncio.create_task(channel.receive()) for _ in range(2)]
+        await ctx.sleep(60)
+        for fiber in fibers:
+            fiber.cancel()
+        await asyncio.gather(*fibers, return_exceptions=True)
+        return [await channel.receive() for _ in range(3)]
+
+    run = drive(cancels_two)
+    run.begin()
+    run.task(run.fired(), *(run.signal(number, n) for n in (1, 2, 3)), after=60)
+    assert run.result == [1, 2, 3]
+    run.check()
+
+
+def test_two_cases_of_a_selector_that_lose_give_back_in_order(drive: DriveOf) -> None:
+    @workflow
+    async def selects(ctx: Context) -> list[int]:
+        channel = ctx.signals(number)
+        selector: Selector[Any] = Selector()
+        futures: list[Any] = [ctx.new_timer(60), channel.receive_future(), channel.receive_future()]
+        for future in futures:
+            selector.add(future, str)
+        await selector.select(ctx)
+        return [await channel.receive() for _ in range(2)]
+
+    run = drive(selects)
+    run.begin()
+    run.task(run.signal(number, 1), run.signal(number, 2), run.fired(), after=60)
+    assert run.result == [1, 2]
+    run.check()
+
+
+def test_a_future_that_is_given_up_when_its_signal_has_come_gives_it_back(drive: DriveOf) -> None:
+    @workflow
+    async def gives_up(ctx: Context) -> list[Any]:
+        channel, seen = ctx.signals(number), list[Any]()
+        future = channel.receive_future()
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(60):
+                    seen.append(await future)
+            except (TimeoutError, asyncio.CancelledError) as exc:
+                seen.append(type(exc).__name__)
+        return [*seen, channel.try_receive(), channel.try_receive()]
+
+    run = drive(gives_up)
+    run.begin()
+    run.task(run.fired(), run.signal(number, 1), after=60)
+    assert run.result == ["TimeoutError", "CancelledError", 1, None]
+    run.check()
+
+
+def test_a_future_whose_signal_came_with_a_request_to_cancel_gives_it_back(drive: DriveOf) -> None:
+    @workflow
+    async def is_cancelled(ctx: Context) -> int | None:
+        channel = ctx.signals(number)
+        try:
+            await channel.receive_future()
+        except asyncio.CancelledError:
+            return channel.try_receive()
+        return None
+
+    run = drive(is_cancelled)
+    run.begin()
+    run.task(run.signal(number, 1), run.cancel())
+    assert run.result == 1
+    run.check()

@@ -1,7 +1,11 @@
 """Waiting in a workflow is a durable timer, whoever asks for it."""
 
 import asyncio
+import math
+from contextvars import Context as Variables
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -202,3 +206,78 @@ def test_a_wait_that_no_clock_can_count_is_an_error_at_its_line(drive: DriveOf, 
     run = drive(sleeps)
     run.begin()
     assert not run.is_over or run.result in ("ValueError", "OverflowError")
+
+
+def test_waiting_for_ever_is_no_timer(drive: DriveOf) -> None:
+    """asyncio, and anyio with it, take infinity for that."""
+
+    @workflow
+    async def waits(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(1e14):
+                await asyncio.sleep(math.inf)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "never"
+
+    run = drive(waits)
+    assert names(run.begin()) == []
+    run.task(run.cancel())
+    assert run.result == "cancelled"
+    run.check()
+
+
+@pytest.mark.parametrize("duration", [timedelta.max, 1e14])
+def test_a_timer_that_no_database_can_hold_is_refused_where_it_is_asked_for(drive: DriveOf, duration: Any) -> None:
+    @workflow
+    async def sleeps(ctx: Context) -> str:
+        try:
+            await ctx.sleep(duration)
+        except OverflowError as exc:
+            return str(exc)
+        return ""
+
+    run = drive(sleeps)
+    run.begin()
+    assert "is longer than Derecho can count" in run.result
+
+
+def test_a_duration_that_is_none_is_a_slip(drive: DriveOf) -> None:
+    @workflow
+    async def sleeps(ctx: Context) -> None:
+        await ctx.sleep("5")  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="a duration is a timedelta or a number of seconds, not '5'"):
+        drive(sleeps).begin()
+
+
+def test_the_handle_of_a_timer_can_be_kept_in_a_set(drive: DriveOf) -> None:
+    @workflow
+    async def keeps(ctx: Context) -> bool:
+        loop = asyncio.get_running_loop()
+        one, other = loop.call_later(5, print), loop.call_later(5, print)
+        return one in {one, other} and one != other
+
+    run = drive(keeps)
+    run.begin()
+    assert run.result
+
+
+def test_a_callback_runs_with_the_context_of_whoever_asked_for_it(drive: DriveOf) -> None:
+    tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+    @workflow
+    async def calls(ctx: Context) -> list[str]:
+        loop, seen = asyncio.get_running_loop(), list[str]()
+        tenant.set("acme")
+        loop.call_soon(lambda: seen.append(tenant.get()))
+        loop.call_later(0, lambda: seen.append(tenant.get()))
+        loop.call_later(60, lambda: seen.append(tenant.get()), context=Variables())
+        loop.call_later(60, lambda: seen.append(tenant.get()))
+        await ctx.wait_for(lambda: len(seen) == 4)
+        return seen
+
+    run = drive(calls)
+    run.begin()
+    run.task(run.fired(1), run.fired(2), after=60)
+    assert run.result == ["acme", "acme", "nobody", "acme"]

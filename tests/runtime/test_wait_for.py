@@ -1,6 +1,7 @@
 """`ctx.wait_for` waits for a condition by being woken, never by asking around."""
 
 import asyncio
+from contextvars import ContextVar
 
 from derecho import Context, Signal, activity, workflow
 from tests.runtime.conftest import DriveOf
@@ -178,3 +179,38 @@ def test_a_cancelled_wait_is_forgotten(drive: DriveOf) -> None:
     run.task(run.fired(), after=60)
     run.task(run.completed("work", 1))
     assert run.result == "0"
+
+
+tenant: ContextVar[str] = ContextVar("tenant")
+
+
+def test_a_condition_is_asked_with_the_context_of_whoever_waits(drive: DriveOf) -> None:
+    @workflow
+    async def waits(ctx: Context) -> bool:
+        tenant.set("acme")
+        seen: list[int] = []
+
+        async def collect(ctx: Context) -> None:
+            seen.append(await ctx.signals(add).receive())
+
+        ctx.go(collect)
+        return await ctx.wait_for(lambda: bool(seen) and tenant.get() == "acme")
+
+    run = drive(waits)
+    run.begin()
+    tenant.set("of the thread that drives the run")
+    run.task(run.signal(add, 1))
+    assert run.result is True
+    run.check()
+
+
+def test_a_condition_that_ran_out_gives_a_bool_whatever_the_predicate_gave(drive: DriveOf) -> None:
+    @workflow
+    async def waits(ctx: Context) -> bool:
+        nothing: list[int] = []
+        return await ctx.wait_for(lambda: nothing, timeout=60)  # type: ignore[arg-type,return-value]  # as people write it
+
+    run = drive(waits)
+    run.begin()
+    run.task(run.fired(), after=60)
+    assert run.result is False

@@ -212,7 +212,13 @@ BUGS = [
         "M51",
         "random numbers are Python's own",
         "G26",
-        (Edit("context.py", "return ReplayRandom(self._execution.seed)\n", "return _random.Random()\n"),),
+        (
+            Edit(
+                "context.py",
+                "return ReplayRandom(self._execution.seed, self._execution.check_inside)\n",
+                "return _random.Random()\n",
+            ),
+        ),
         (f"{GOLDEN}::test_every_golden_history_replays[order]", f"{GOLDEN}::test_code_asks_for_the_very_bytes"),
     ),
     Bug(

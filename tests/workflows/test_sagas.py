@@ -167,3 +167,18 @@ async def test_a_saga_in_a_fiber_undoes_when_its_group_fails(flows: Flows) -> No
         await flows.advance(1, "w")
         assert await handle.result() == ["no flight"]
     assert books == ["do room", "undo room"]
+
+
+async def test_continuing_as_new_out_of_a_group_is_no_failure(flows: Flows) -> None:
+    @workflow
+    async def goes_on(ctx: Context, round: int) -> str:
+        async with ctx.saga() as saga:
+            saga.compensate(undo.bind("done"))
+            async with asyncio.TaskGroup():
+                if round == 1:
+                    raise ctx.continue_as_new(goes_on.bind(2))
+        return "over"
+
+    async with flows.engine(goes_on, undo) as engine:
+        assert await engine.client.run(goes_on.bind(1)) == "over"
+    assert books == []

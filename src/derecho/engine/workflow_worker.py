@@ -278,9 +278,10 @@ class WorkflowWorker:
     def _refused(self, turn: Turn, result: Result | StoreError | None) -> None:
         """The world had changed, so this turn never happened: forget it, and let the store say what is next."""
         run = turn.live
+        if isinstance(result, Conflict) and result.reason == "unfit":
+            result = StoreError(f"the store cannot keep what this turn asks for: {result.detail}")
         if isinstance(result, StoreError):
-            self._block(run, turn.facts, result)
-            return
+            return self._block(run, turn.facts, result)
         if isinstance(result, Conflict):
             log.debug("turn of run %s was refused: %s %s", run.identity.run_id, result.reason, result.detail)
             if result.reason == "unread":

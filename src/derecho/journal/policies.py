@@ -59,8 +59,10 @@ class RetryPolicy:
             raise DefinitionError(f"RetryPolicy: backoff_coefficient must be at least 1, not {backoff_coefficient!r}")
         if not 0 <= jitter <= 1:
             raise DefinitionError(f"RetryPolicy: jitter must be between 0 and 1, not {jitter!r}")
-        if max_attempts is not None and max_attempts < 1:
-            raise DefinitionError(f"RetryPolicy: max_attempts must be at least 1 (or None), not {max_attempts!r}")
+        if max_attempts is not None and not (isinstance(max_attempts, int) and max_attempts >= 1):
+            raise DefinitionError(
+                f"RetryPolicy: max_attempts must be an integer from 1 on (or None), not {max_attempts!r}"
+            )
         initial, maximum = micros(initial_interval), micros(max_interval)
         if initial < 0 or maximum < 0:
             raise DefinitionError("RetryPolicy: intervals cannot be negative")

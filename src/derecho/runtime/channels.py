@@ -1,11 +1,14 @@
 """Signals waiting for a fiber, and the fibers waiting for signals.
 
 A signal is handed to exactly one receiver. A receiver that is cancelled, or loses a race, takes nothing: what it had
-been given goes back to the front.
+been given goes back to its place.
 """
 
 import asyncio
+from bisect import insort
 from collections import deque
+from collections.abc import Generator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from derecho.errors import PayloadError
@@ -28,24 +31,40 @@ class Source(Protocol):
         """Let it wait no more; it stays pending and takes nothing."""
 
     def put_back(self, item: Any) -> None:
-        """Return an item to the front."""
+        """Return an item to its place, in front of all that were behind it."""
 
     def fresh(self, future: "TakingFuture[Any]") -> "TakingFuture[Any]":
         """A new, withdrawn future that takes the same things."""
 
 
 class TakingFuture(Future[T]):
-    """Resolved with the next item of a source, which it takes away; `items` holds it until it is given back."""
+    """Resolved with the next item of a source, which it takes away; `items` holds it until it is given back.
+
+    A fiber that is cancelled when the item has come, but before it woke, has not received it.
+    """
 
     def __init__(self, execution: "Execution", source: Source) -> None:
         super().__init__(loop=execution.loop)
         self.source = source
         self.items: list[Any] = []
         self.withdrawn = False
+        self._gave_back = False
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._gave_back:
+            raise asyncio.CancelledError("what was received has been given back")
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            self.give_back()
+            raise
+
+    __iter__ = __await__
 
     def give_back(self) -> None:
         """Nobody looked at the value: return the item, or stop waiting for one."""
         if self.items:
+            self._gave_back = True
             self.source.put_back(self.items.pop())
         else:
             self.cancel()
@@ -64,6 +83,11 @@ class SignalFuture(TakingFuture[Any]):
         value = super().result()
         self.seen = True
         return value
+
+
+def put_back(waiting: "deque[tuple[int, T]]", item: tuple[int, T]) -> None:
+    """Insert a numbered item where it was before it was taken out."""
+    insort(waiting, item, key=itemgetter(0))
 
 
 class SignalBuffer:
@@ -89,7 +113,7 @@ class SignalBuffer:
         self._serve()
 
     def put_back(self, item: tuple[int, SignalReceived]) -> None:
-        self._facts.appendleft(item)
+        put_back(self._facts, item)
         self._serve()
 
     def take(self, type: Any) -> Any:
@@ -120,12 +144,7 @@ class SignalBuffer:
     async def receive(self, type: Any) -> Any:
         if self._facts and self.execution.loop.broken is None:
             return self.take(type)
-        future = self.future(type)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            future.give_back()
-            raise
+        return await self.future(type)
 
     def _serve(self) -> None:
         while self._facts and self._receivers and self.execution.loop.broken is None:

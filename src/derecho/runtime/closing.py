@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from derecho.errors import ActivityFailed, DerechoError, DeterminismError, PayloadError, WorkflowError
+from derecho.errors import ActivityFailed, DefinitionError, DerechoError, DeterminismError, PayloadError, WorkflowError
 from derecho.journal import events as ev
 from derecho.journal.failures import to_failure
 from derecho.journal.payloads import Payload
@@ -25,11 +25,13 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
     AssertionError,
     DeterminismError,
     PayloadError,
+    DefinitionError,
 )
 """What no author raises on purpose in a workflow."""
 
 _BAD_CALL = re.compile(
     r"(positional|keyword|keyword-only|required) argument|multiple values for argument|object is not callable"
+    r"|^a duration is "
 )
 
 
@@ -60,7 +62,7 @@ class ClosingRules:
         else:
             error = main.exception() or _forgotten(fibers)
         if error is not None:
-            error = _ungroup(error)
+            error = ungroup(error)
         if error is None:
             return ev.WorkflowCompleted(main.result(), unread=unread)
         if isinstance(error, ContinueAsNew):
@@ -84,14 +86,14 @@ class ClosingRules:
         return isinstance(error, PROGRAMMING_ERRORS)
 
 
-def _ungroup(error: BaseException) -> BaseException:
+def ungroup(error: BaseException) -> BaseException:
     """A continue-as-new raised in a `TaskGroup` comes in a group; it counts when nothing else failed there."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     going, failed = error.split(ContinueAsNew)
     if going is None:
         return error
-    return failed or _ungroup(going.exceptions[0])
+    return failed or ungroup(going.exceptions[0])
 
 
 def _forgotten(fibers: Iterable[Fiber[Any]]) -> BaseException | None:

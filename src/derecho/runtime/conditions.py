@@ -3,6 +3,7 @@
 They are looked at when something ran and all is quiet, each once: a wake-up, never polling.
 """
 
+import contextvars
 from collections.abc import Callable
 
 from derecho.runtime.guard import guard
@@ -13,11 +14,14 @@ class Conditions:
     """The predicates of one run that do not hold yet, in the order in which they were asked for."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Callable[[], bool], Future[bool]]] = []
+        self.waiting: list[tuple[Callable[[], bool], Future[bool], contextvars.Context]] = []
 
     def add(self, predicate: Callable[[], bool], future: Future[bool]) -> Future[bool]:
-        """Have `future` resolved as soon as `predicate` holds; an error of the predicate becomes the future's."""
-        self.waiting.append((predicate, future))
+        """Have `future` resolved as soon as `predicate` holds; an error of the predicate becomes the future's.
+
+        It is asked with the context variables of whoever waits, not with those of the thread that drives the run.
+        """
+        self.waiting.append((predicate, future, contextvars.copy_context()))
         return future
 
     def clear(self) -> None:
@@ -27,12 +31,12 @@ class Conditions:
         """Look at each condition once; True when one came true."""
         woken = False
         asked, self.waiting = self.waiting, []
-        for predicate, future in asked:
+        for predicate, future, context in asked:
             if future.done():
                 continue
             try:
                 with guard:
-                    holds = predicate()
+                    holds = context.run(predicate)
             except Exception as exc:
                 future.set_exception(exc)
                 woken = True
@@ -41,5 +45,5 @@ class Conditions:
                 future.set_result(True)
                 woken = True
             else:
-                self.waiting.append((predicate, future))
+                self.waiting.append((predicate, future, context))
         return woken

@@ -7,10 +7,12 @@ code differ, an unreadable payload, a programming error) leaves `activate` as an
 
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
+from threading import get_ident
 from typing import Any
 
-from derecho.clock import SECOND, to_datetime
+from derecho.clock import FOREVER, SECOND, to_datetime
 from derecho.errors import DerechoError, DeterminismError
+from derecho.invocation import check_text
 from derecho.journal import events as ev
 from derecho.journal.failures import rebuild, to_failure
 from derecho.journal.payloads import Converter, Payload
@@ -89,7 +91,7 @@ class Execution:
         self._main = main
         self._matcher: Matcher | None = None
         self._first_command = 0
-        self._active = False
+        self._active = 0  # the thread that its code has, while it counts what that asks for
         self._refusals = 0
         self._signal_count = 0
         self._conditions = Conditions()
@@ -116,7 +118,7 @@ class Execution:
         self._matcher = None
         if recorded is not None:
             self._matcher = Matcher(recorded, self._first_command, self.tasks, f"workflow {self.workflow_id!r}")
-        self._active = True
+        self._active = get_ident()
         try:
             for event_id, fact in enumerate(facts, self.events + 1):
                 apply(self, fact, event_id)
@@ -129,7 +131,7 @@ class Execution:
             if self.loop.broken is None:
                 raise
         finally:
-            self._active = False
+            self._active = 0
         if self.loop.broken is not None:
             raise self.loop.broken
         self.events = self._first_command - 1 + (len(self.commands) if recorded is None else len(recorded))
@@ -179,12 +181,16 @@ class Execution:
             if self._refusals <= _PATIENCE:
                 raise ControlSignal("this run is being taken out of memory: nothing it asks for counts")
             return False
-        if not self._active:
-            raise DeterminismError(
-                f"a workflow context was used outside its workflow, at {caller(3)}: "
-                "use it only in the coroutines of that run, not in threads, callbacks of other loops or activities"
-            )
+        self.check_inside()
         return True
+
+    def check_inside(self) -> None:
+        """Raises where a replay would not come by: what is asked or drawn there would be missing."""
+        if self._active != get_ident() and not self.closing and self.loop.broken is None:
+            raise DeterminismError(
+                f"a workflow context was used outside its workflow, at {caller(2)}: use it only in the coroutines of "
+                "that run, not in its steps and side effects, nor in threads, callbacks of other loops or activities"
+            )
 
     def _run(self) -> None:
         loop = self.loop
@@ -282,6 +288,7 @@ class Execution:
             timer = Timer(self, 0)
             self.loop.call_soon(_fire_now, timer, self.at)
             return timer
+        check_text(summary, "a summary")
         event = ev.TimerScheduled(duration, self.at + duration, source=source, summary=summary)
         event_id, _ = self.command(event)
         timer = Timer(self, event_id)
@@ -293,6 +300,8 @@ class Execution:
             self.command(ev.TimerCancelled(event_id, source=caller(2)))
 
     def start_callback_timer(self, delay: float, handle: LoopHandle) -> None:
+        if delay >= FOREVER / SECOND:
+            return  # asyncio's way to say never
         duration = max(1, round(delay * SECOND))
         event_id, _ = self.command(ev.TimerScheduled(duration, self.at + duration, source=caller(2)))
         handle.timer = event_id
@@ -307,10 +316,15 @@ class Execution:
         self._may_ask()
         asked = ev.SideEffectRecorded(Payload(), source=source)
         if self._matcher is None:
+            thread, self._active = self._active, 0
             try:
                 asked = ev.SideEffectRecorded(compute(), source=source)
             except Exception as exc:
                 asked = ev.SideEffectRecorded(Payload(), source=source, failure=to_failure(exc))
+            except BaseException as exc:
+                raise self.break_task(DeterminismError(f"a side effect at {source} raised {exc!r}")) from exc
+            finally:
+                self._active = thread
         _, event = self.command(asked)
         if event.failure is not None:
             raise rebuild(event.failure)

@@ -2,7 +2,7 @@
 
 The interpreter reports `open`, sockets, subprocesses, threads and the like as audit events, on the thread that does
 them. While a run's code has the thread, such an event raises `DeterminismError` at the line that did it. Imports,
-logging and the reading of source lines for tracebacks are let through. It is a net for slips, not a wall.
+logging, time zones and the reading of source lines for tracebacks are let through. It is a net for slips, not a wall.
 """
 
 import sys
@@ -84,13 +84,19 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event not in _FORBIDDEN or not _state.active:
         return
     frame = sys._getframe(1)
-    if _is_trusted(frame):
+    if _is_trusted(frame) or (event == "open" and _is_time_zone(args[0])):
         return
     what = _FORBIDDEN[event]
     raise DeterminismError(
         f"workflow code at {caller_of(frame) or 'an unknown line'} reached for {what} ({event}): "
         "a replay would do it again, with another result. Do it in an activity, or in ctx.step for something small"
     )
+
+
+def _is_time_zone(path: object) -> bool:
+    """`ZoneInfo` reads a zone once in the life of a process."""
+    zoneinfo = sys.modules.get("zoneinfo")
+    return zoneinfo is not None and str(path).startswith(zoneinfo.TZPATH)
 
 
 def _is_trusted(frame: FrameType | None) -> bool:

@@ -71,10 +71,15 @@ class LoopHandle(asyncio.TimerHandle):
         self.loop = loop
         self.callback = callback
         self.args = args
-        self.context = context
+        self.context = contextvars.copy_context() if context is None else context
         self.is_cancelled = False
         self.timer: int | None = None
         self.when_at = 0.0
+
+    __eq__ = object.__eq__
+
+    def __hash__(self) -> int:
+        return hash(self.when_at)
 
     def __repr__(self) -> str:
         return f"<{self.callback!r} at {self.when_at:g} s>"
@@ -149,7 +154,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._prune_above = 64
         self._listed: dict[int, Fiber[Any]] = {}
         self._ready: deque[LoopHandle] = deque()
-        self._context = contextvars.Context()
 
     # --- what a run may use ------------------------------------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if when <= self.seconds:
             handle = self.call_soon(callback, *args, context=context)
         else:
-            handle = LoopHandle(self, callback, args, context or contextvars.copy_context())
+            handle = LoopHandle(self, callback, args, context)
             self.host.start_callback_timer(when - self.seconds, handle)
         handle.when_at = when
         return handle
@@ -206,7 +210,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def start_main(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Make the fiber whose end is the run's end."""
-        self.main = self._new_fiber(coro, "main", self._context.copy())
+        self.main = self._new_fiber(coro, "main", contextvars.Context())
 
     def _new_fiber(
         self,
@@ -214,24 +218,27 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         name: str | None,
         context: contextvars.Context | None,
     ) -> Fiber[T]:
-        fiber = Fiber(
-            coro, loop=self, name=name, context=context if context is not None else contextvars.copy_context()
-        )
+        fiber = Fiber(coro, loop=self, name=name, context=context)
         # asyncio keeps only weak references to tasks; the run must own its fibers.
         self.fibers[fiber._hash] = fiber
         if len(self.fibers) > self._prune_above:
             self._prune()
         return fiber
 
+    def keep_generator(self, agen: Any) -> None:
+        self.async_generators.append(agen)
+        if len(self.async_generators) > self._prune_above:
+            self._prune()
+
     def _prune(self) -> None:
-        """Let go of fibers that ended well; amortised, so that ten thousand of them cost linear time."""
+        """Let go of what has ended well; amortised, so that ten thousand fibers cost linear time."""
         self.fibers = {
             key: fiber
             for key, fiber in self.fibers.items()
             if not fiber.done() or (not fiber.cancelled() and fiber._log_traceback)
         }
-        self._prune_above = 2 * len(self.fibers) + 64
         self.async_generators[:] = [agen for agen in self.async_generators if agen.ag_frame is not None]
+        self._prune_above = 2 * max(len(self.fibers), len(self.async_generators)) + 64
 
     def get_debug(self) -> bool:
         return False
@@ -259,7 +266,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if hooks.firstiter is not keep_generator:
             sys.set_asyncgen_hooks(firstiter=keep_generator, finalizer=None)
         ready = self._ready
-        base = self._context
         count = 0
         guard.__enter__()
         try:
@@ -270,9 +276,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 handle = ready.popleft()
                 if handle.is_cancelled:
                     continue
-                context = handle.context if handle.context is not None else base
                 try:
-                    context.run(handle.callback, *handle.args)
+                    handle.context.run(handle.callback, *handle.args)
                 except (Exception, asyncio.CancelledError, SystemExit) as exc:
                     self.call_exception_handler({"message": "callback failed", "exception": exc})
                 if self.broken is not None or (self.main is not None and self.main.done()):
@@ -286,8 +291,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def run_handle(self, handle: LoopHandle) -> None:
         """Run what a durable timer was set for."""
         if not handle.is_cancelled:
-            context = handle.context if handle.context is not None else self._context
-            context.run(handle.callback, *handle.args)
+            handle.context.run(handle.callback, *handle.args)
 
     def discard_ready(self) -> None:
         self._ready.clear()
@@ -307,7 +311,7 @@ def keep_generator(agen: Any) -> None:
     """
     loop = asyncio._get_running_loop()
     if isinstance(loop, WorkflowLoop):
-        loop.async_generators.append(agen)
+        loop.keep_generator(agen)
 
 
 @contextmanager

@@ -22,7 +22,9 @@ class Matcher:
 
     def match(self, command: CommandEvent) -> tuple[int, CommandEvent]:
         """Position and recorded form of a requested command; raises NondeterminismError when they differ."""
-        self._skip_markers(command)
+        if isinstance(command, PatchMarked) and (marker := self._marker(command.change)) is not None:
+            return marker, command
+        self._skip_markers()
         if self._next >= len(self._recorded):
             raise NondeterminismError(
                 f"{self._run}: at workflow task {self._task} the code asks for more than history has.\n"
@@ -42,12 +44,12 @@ class Matcher:
         return self._next - 1, recorded
 
     def has_patch(self, change: str) -> bool:
-        """Whether this task's remaining commands have the marker of `change`."""
-        return any(isinstance(item, PatchMarked) and item.change == change for item in self._recorded[self._next :])
+        """Whether this task has the marker of `change`, wherever the code comes by it now."""
+        return self._marker(change) is not None
 
     def finish(self) -> None:
         """Raise NondeterminismError when recorded commands were not asked for."""
-        self._skip_markers(None)
+        self._skip_markers()
         if self._next < len(self._recorded):
             recorded = self._recorded[self._next]
             raise NondeterminismError(
@@ -58,14 +60,15 @@ class Matcher:
                 "Was a call removed, or a condition changed? Guard the change: if not ctx.patched('…'): old call"
             )
 
-    def _skip_markers(self, command: CommandEvent | None) -> None:
-        """A patch marker that newer code no longer asks for is no mismatch: `ctx.patched` can simply be deleted."""
-        while self._next < len(self._recorded):
-            recorded = self._recorded[self._next]
-            if not isinstance(recorded, PatchMarked):
-                return
-            if isinstance(command, PatchMarked) and command.change == recorded.change:
-                return
+    def _marker(self, change: str) -> int | None:
+        for position, item in enumerate(self._recorded):
+            if isinstance(item, PatchMarked) and item.change == change:
+                return position
+        return None
+
+    def _skip_markers(self) -> None:
+        """Patch markers have no order, and one that newer code does not ask for can simply have been deleted."""
+        while self._next < len(self._recorded) and isinstance(self._recorded[self._next], PatchMarked):
             self._next += 1
 
     def _advice(self, recorded: CommandEvent, command: CommandEvent) -> str:

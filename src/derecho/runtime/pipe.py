@@ -3,10 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from derecho.errors import ChannelClosed
-from derecho.runtime.channels import TakingFuture
+from derecho.runtime.channels import TakingFuture, put_back
 from derecho.runtime.loop import Future
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class Channel(AsyncIterator[T]):
             raise ValueError(f"a channel's capacity cannot be negative: {capacity}")
         self._execution = execution
         self._capacity = capacity
-        self._values: deque[T] = deque()
+        self._count = 0
+        self._values: deque[tuple[int, T]] = deque()
         self._senders: deque[tuple[T, Future[None]]] = deque()
         self._receivers: deque[TakingFuture[T]] = deque()
         self._closed = False
@@ -36,7 +37,7 @@ class Channel(AsyncIterator[T]):
         if self._closed:
             raise ChannelClosed("send on a closed channel")
         if len(self._values) < self._capacity:
-            self._values.append(value)
+            self._append(value)
             self._serve()
             return
         sent: Future[None] = Future(loop=self._execution.loop)
@@ -52,12 +53,7 @@ class Channel(AsyncIterator[T]):
 
     async def receive(self) -> T:
         """Take the next value; a cancelled receive takes none. Raises ChannelClosed when closed and drained."""
-        future = self.receive_future()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            cast(TakingFuture[T], future).give_back()
-            raise
+        return await self.receive_future()
 
     def receive_future(self) -> Future[T]:
         """A future of the next value, for `Selector` and `asyncio.wait`; cancel it to stop waiting."""
@@ -90,8 +86,8 @@ class Channel(AsyncIterator[T]):
         if future in self._receivers:
             self._receivers.remove(future)
 
-    def put_back(self, item: T) -> None:
-        self._values.appendleft(item)
+    def put_back(self, item: tuple[int, T]) -> None:
+        put_back(self._values, item)
         self._serve()
 
     def fresh(self, future: TakingFuture[Any]) -> TakingFuture[Any]:
@@ -106,7 +102,8 @@ class Channel(AsyncIterator[T]):
             if receiver.done():
                 continue
             if self._values:
-                self._give(receiver, self._values.popleft())
+                receiver.items.append(self._values.popleft())
+                receiver.set_result(receiver.items[0][1])
             elif self._senders:
                 self._admit()
                 self._receivers.appendleft(receiver)
@@ -119,9 +116,9 @@ class Channel(AsyncIterator[T]):
         """Take the first waiting sender's value, unless that sender was cancelled."""
         value, sent = self._senders.popleft()
         if not sent.done():
-            self._values.append(value)
+            self._append(value)
             sent.set_result(None)
 
-    def _give(self, receiver: TakingFuture[T], value: T) -> None:
-        receiver.items.append(value)
-        receiver.set_result(value)
+    def _append(self, value: T) -> None:
+        self._count += 1
+        self._values.append((self._count, value))

@@ -6,22 +6,29 @@ seeded from the run.
 
 import hashlib
 import random
+from collections.abc import Callable
 from typing import Any
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
-class ReplayRandom(random.Random):
-    """A `random.Random` over SplitMix64; cannot be reseeded."""
+def _anywhere() -> None:
+    """Lets everybody draw."""
 
-    def __new__(cls, seed: bytes) -> "ReplayRandom":
+
+class ReplayRandom(random.Random):
+    """A `random.Random` over SplitMix64; cannot be reseeded. Each draw calls `check` first."""
+
+    def __new__(cls, seed: bytes, check: Callable[[], None] = _anywhere) -> "ReplayRandom":
         return super().__new__(cls)
 
-    def __init__(self, seed: bytes) -> None:
+    def __init__(self, seed: bytes, check: Callable[[], None] = _anywhere) -> None:
+        self._check = check
         self._state = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big")
         self.gauss_next = None
 
     def _next(self) -> int:
+        self._check()
         self._state = (self._state + 0x9E37_79B9_7F4A_7C15) & _MASK
         mixed = self._state
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK

@@ -17,8 +17,8 @@ from derecho.client import Client
 from derecho.clock import from_datetime, micros, to_datetime
 from derecho.engine.engine import Engine
 from derecho.handle import Handle
+from derecho.history import History
 from derecho.invocation import Definition, Invocation
-from derecho.journal.history import History
 from derecho.journal.payloads import Codec
 from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import Store

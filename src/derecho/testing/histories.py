@@ -1,6 +1,6 @@
 """What must hold of every recorded history, whatever went wrong while it was made."""
 
-from derecho.journal.history import History
+from derecho.history import History
 
 _OUTCOMES = {
     "activity_completed": "activity",

@@ -21,8 +21,8 @@ from derecho.committer import Committer
 from derecho.engine.engine import Engine
 from derecho.errors import WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
 from derecho.handle import Handle
+from derecho.history import History
 from derecho.invocation import Invocation
-from derecho.journal.history import History
 from derecho.journal.model import RunFilter
 from derecho.journal.store import Store
 from derecho.regression import replay
