@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -261,3 +262,23 @@ def test_non_retryable_shows_its_cause_or_itself(make: Callable[[], Any], seen: 
     failure = to_failure(make())
     assert not failure.retryable
     assert type(rebuild(failure)) is seen
+
+
+def test_an_error_whose_class_is_not_loaded_here_is_caught_by_the_bases_that_are() -> None:
+    """An activity imports its client when it runs, the workflow's `except` names what its own module imported."""
+    client, late = types.ModuleType("shop_client"), types.ModuleType("shop_client.late")
+    client.Unreachable = type("Unreachable", (ConnectionError,), {"__module__": client.__name__})  # type: ignore[attr-defined]
+    late.NoRoute = type("NoRoute", (client.Unreachable,), {"__module__": late.__name__})  # type: ignore[attr-defined]
+    failure = msgspec.json.decode(msgspec.json.encode(to_failure(late.NoRoute("no route"))), type=Failure)
+    seen = []
+    try:
+        for loaded in ([client, late], [client], []):
+            sys.modules.update({module.__name__: module for module in loaded})
+            seen.append(rebuild(failure))
+            for module in loaded:
+                del sys.modules[module.__name__]
+    finally:
+        sys.modules.pop(client.__name__, None)
+        sys.modules.pop(late.__name__, None)
+    assert [type(error).__name__ for error in seen] == ["NoRoute", "Unreachable", "ConnectionError"]
+    assert {str(error) for error in seen} == {"no route"}

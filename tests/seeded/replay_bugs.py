@@ -238,7 +238,7 @@ BUGS = [
         "M53",
         "a cancelled receiver keeps the signal that it had been given",
         "G5",
-        (Edit("runtime/channels.py", "            future.give_back()\n", "            pass\n"),),
+        (Edit("runtime/channels.py", "            self.give_back()\n            raise\n", "            raise\n"),),
         ("runtime/test_signals.py::", "runtime/test_signals_in_chaos.py::"),
     ),
 ]

@@ -3,7 +3,8 @@
 A failure keeps what an exception says (class, arguments, attributes, notes, cause, traceback as text), not the object.
 Rebuilding looks a class up among the modules that are already loaded; nothing is imported by name and no constructor
 of the author's runs, so stored bytes cannot make code run. Both the first execution and every replay see the rebuilt
-exception, so they cannot differ.
+exception. Where its class is not loaded its nearest base that is takes its place, so that `except`, which can only
+name what is loaded, catches the same in every process.
 """
 
 import sys
@@ -22,7 +23,10 @@ Kind = Literal["error", "timeout", "cancelled"]
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """An exception as stored. `type` is "module:qualname"; `args` and `attributes` hold only what JSON can say."""
+    """An exception as stored. `type` is "module:qualname"; `args` and `attributes` hold only what JSON can say.
+
+    `bases`: the classes between it and `Exception`, nearest first; none for Python's own and ours, always there.
+    """
 
     type: str
     message: str
@@ -35,6 +39,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     kind: Kind = "error"
     timeout: TimeoutKind | None = None
     group: "list[Failure]" = []
+    bases: tuple[str, ...] = ()
 
 
 def type_path(cls: type) -> str:
@@ -64,7 +69,14 @@ def to_failure(error: BaseException, *, retryable: bool = True, depth: int = 0) 
         cause=to_failure(cause, depth=depth + 1) if cause is not None and depth < _MAX_CAUSES else None,
         retryable=retryable,
         group=_members(error, depth),
+        bases=_bases(type(error)),
     )
+
+
+def _bases(cls: type[BaseException]) -> tuple[str, ...]:
+    if cls.__module__ in ("builtins", "derecho.errors"):
+        return ()
+    return tuple(type_path(base) for base in cls.__mro__[1:] if base not in (Exception, BaseException, object))
 
 
 def _members(error: BaseException, depth: int) -> list[Failure]:
@@ -141,9 +153,12 @@ def short_type(path: str) -> str:
 
 
 def _rebuild_own(failure: Failure) -> Exception | None:
-    cls = _find_class(failure.type)
-    if cls is None:
-        return None
+    found = (_find_class(path) for path in (failure.type, *failure.bases))
+    cls = next((cls for cls in found if cls is not None), None)
+    return None if cls is None else _rebuild_as(cls, failure)
+
+
+def _rebuild_as(cls: type[Exception], failure: Failure) -> Exception | None:
     if failure.group:
         # "2 orders failed (2 sub-exceptions)": str() of a group counts its members
         return ExceptionGroup(failure.message.rpartition(" (")[0], [rebuild(inner) for inner in failure.group])

@@ -2,7 +2,8 @@
 
 Callbacks run first in, first out. Time is the workflow's, and stands still while code runs; `call_later` becomes a
 durable timer of the run. Futures and tasks hash by their creation number, which fixes the order of the sets inside
-`asyncio.wait`, `as_completed` and `TaskGroup` (stock asyncio hashes by address: another order in every process).
+`asyncio.wait`, `as_completed` and `TaskGroup` (stock asyncio hashes by address: another order in every process), and
+what `gather` gives by the number at which it was first put into one.
 Everything that would reach outside (sockets, threads, subprocesses, signals) raises `DeterminismError`.
 """
 
@@ -352,6 +353,22 @@ for _name in dir(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in vars(WorkflowLoop):
         setattr(WorkflowLoop, _name, _forbid(_name))
 WorkflowLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]  # filled in by the loop above
+
+
+def _number_of_gathering(self: Any) -> int:
+    if not hasattr(self, "derecho_hash"):
+        loop = self.get_loop()
+        if isinstance(loop, WorkflowLoop):
+            loop.numbers += 1
+            self.derecho_hash = loop.salt | loop.numbers
+        else:
+            self.derecho_hash = object.__hash__(self)
+    number: int = self.derecho_hash
+    return number
+
+
+# asyncio makes them by itself, and asks no loop for them. Elsewhere they hash as they always did.
+asyncio.tasks._GatheringFuture.__hash__ = _number_of_gathering  # type: ignore[attr-defined]  # asyncio's own class
 
 
 def new_loop(host: TimerHost, salt: int) -> WorkflowLoop:

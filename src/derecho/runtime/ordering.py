@@ -38,5 +38,11 @@ def listed_order(depth: int = 2) -> list[Coroutine[Any, Any, Any]] | None:
                     f"asyncio.as_completed at {caller_of(frame)} was given coroutines in a {type(given).__name__}, "
                     "which has no order that a replay could repeat: pass a list"
                 )
+            for item in given:
+                if not asyncio.iscoroutine(item) and not asyncio.isfuture(item):
+                    raise DeterminismError(
+                        f"asyncio.as_completed at {caller_of(frame)} was given a {type(item).__name__}, which it wraps "
+                        "in an order that a replay could not repeat: pass coroutines, or futures of ctx"
+                    )
             return [item for item in given if asyncio.iscoroutine(item)]
     return None
