@@ -85,13 +85,9 @@ async def complete(client: "Client", text: str, fact: Callable[[int, str], ev.Fa
     outcome = fact(token.activity, sender)
     worker, claim = client.warm_claim(row.workflow_id, token.run_id)
     message = NewMessage(encode_struct(outcome))
-    result = await client.commit(
-        FinishActivity(token.run_id, token.activity, None),
-        Deliver(message, run_id=token.run_id, worker=worker, claim=claim, drop=True),
-    )
-    if not isinstance(result, Conflict):
-        client.delivered(result, claim, outcome)
-    elif not await _was_ours(client, token, sender):
+    deliver = Deliver(message, run_id=token.run_id, worker=worker, claim=claim, drop=True)
+    result = await client.send((FinishActivity(token.run_id, token.activity, None), deliver), claim, outcome)
+    if isinstance(result, Conflict) and not await _was_ours(client, token, sender):
         raise await _closed(client, token)
 
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from derecho.callbacks import complete
 from derecho.clock import Duration, micros
-from derecho.committer import Committer
-from derecho.errors import DefinitionError, WorkflowError, WorkflowNotFound
+from derecho.committer import Committer, Done
+from derecho.errors import DefinitionError, StoreError, WorkflowError, WorkflowNotFound
 from derecho.handle import Handle, Run
 from derecho.history import History
 from derecho.invocation import Invocation
@@ -57,6 +57,8 @@ class Host(Protocol):
 
     def run_gone(self, run_id: str) -> None: ...
 
+    def release_uncertain(self, transition: ch.Transition, result: ch.Result | None) -> None: ...
+
     def holds(self, run_id: str) -> bool: ...
 
 
@@ -68,7 +70,7 @@ class Within:
         self._connection = connection
         self.outage = Outage(store.url)
 
-    async def commit(self, transition: ch.Transition) -> ch.Result:
+    async def commit(self, transition: ch.Transition, heard: Done | None = None) -> ch.Result:
         return await self._store.commit_within(self._connection, transition)
 
 
@@ -274,9 +276,9 @@ class Client:
         worker, claim = self.warm_claim(id, run_id)
         target = None if run_id is not None else id
         message = ch.NewMessage(encode_struct(fact), key)
-        result = await self.commit(ch.Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim))
+        deliver = ch.Deliver(message, run_id, target, limit=INBOX_LIMIT, worker=worker, claim=claim)
+        result = await self.send((deliver,), claim, fact)
         if not isinstance(result, ch.Conflict):
-            self.delivered(result, claim, fact)
             return
         following = await self.successor(id, run_id) if run_id is not None and result.reason == "closed" else None
         if following is None:
@@ -316,17 +318,21 @@ class Client:
         """Read from the store, with patience."""
         return await patiently(self._committer.outage, read, *args, **kwargs)
 
-    async def commit(self, *changes: ch.Change) -> ch.Result:
-        return await self._committer.commit(changes)
+    async def send(self, transition: ch.Transition, claim: str | None, fact: ev.Fact) -> ch.Result:
+        """Commit a message. This client's engine hears of it, and of its claim, also when the caller goes away."""
+        host = self._host
+
+        def heard(result: ch.Result | StoreError) -> None:
+            if host is not None and isinstance(result, StoreError):
+                host.release_uncertain(transition, None)
+            elif host is not None and isinstance(result, ch.Receipt) and not result.repeated:
+                host.message_delivered(result, claim, fact)
+
+        return await self._committer.commit(transition, heard)
 
     def warm_claim(self, id: str, run_id: str | None) -> tuple[str | None, str | None]:
         """Worker and claim for a message to a run that this client's engine holds warm."""
         return (self._host.warm_claim(id, run_id) if self._host is not None else None) or (None, None)
-
-    def delivered(self, receipt: ch.Receipt, claim: str | None, fact: ev.Fact) -> None:
-        """Tell this client's engine of a message that has entered an inbox."""
-        if self._host is not None and not receipt.repeated:
-            self._host.message_delivered(receipt, claim, fact)
 
 
 def _workflow_of(call: Invocation[Any]) -> WorkflowDefinition:

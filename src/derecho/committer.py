@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from derecho import outages
 from derecho.errors import StoreError, StoreUnavailable
@@ -68,12 +67,21 @@ class Committer:
         """
         self._put(Item(transition, done, None if patience is None else asyncio.get_running_loop().time() + patience))
 
-    async def commit(self, transition: Transition) -> Result:
-        """Commit for a client: raises StoreError, StoreUnavailable after 30 s in which it was sent again and again."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+    async def commit(self, transition: Transition, heard: Done | None = None) -> Result:
+        """Commit for a client: raises StoreError, StoreUnavailable after 30 s in which it was sent again and again.
 
-        self.submit(transition, partial(resolve, future), outages.PATIENCE)
+        `heard` gets what is known of it in the end also when the caller has gone away meanwhile.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(result: Result | StoreError) -> None:
+            try:
+                if heard is not None:
+                    heard(result)
+            finally:
+                resolve(future, result)
+
+        self.submit(transition, done, outages.PATIENCE)
         return await future
 
     async def flush(self) -> None:

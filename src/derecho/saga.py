@@ -7,7 +7,8 @@ middle the undoing goes on where it was.
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from derecho.invocation import Invocation
+from derecho.errors import DeterminismError
+from derecho.invocation import Definition, Invocation
 from derecho.runtime.closing import ContinueAsNew, ungroup
 from derecho.runtime.loop import ControlSignal
 
@@ -24,6 +25,11 @@ class Saga:
 
     def compensate(self, call: Invocation[Any]) -> None:
         """Remember how to undo what was just done: `saga.compensate(refund.bind(charge_id))`."""
+        definition: Definition | None = getattr(call, "definition", None)
+        if definition is None:
+            raise DeterminismError(f"saga.compensate takes a call, such as refund.bind(charge_id), not {call!r}")
+        # What could not be recorded is said here, where the code can still be mended, and not when all is lost.
+        definition.signature.encode(call.values, self._ctx._execution.converter)
         self._calls.append(call)
 
     async def __aenter__(self) -> Self:

@@ -3,12 +3,12 @@
 import platform
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from msgspec.structs import replace
 
 from derecho.errors import PayloadError, WorkflowAlreadyRunning
-from derecho.invocation import bad_name
+from derecho.invocation import bad_name, check_choice
 from derecho.journal import events as ev
 from derecho.journal.changes import ANY_CLAIM, Change, CreateRun, NewMessage, Receipt
 from derecho.journal.model import RunRow, type_and_version
@@ -52,6 +52,8 @@ class Start:
 
     async def commit(self, if_running: IfRunning, if_closed: IfClosed) -> str:
         """The id of the run that the workflow id now has."""
+        check_choice(if_running, get_args(IfRunning), "if_running")
+        check_choice(if_closed, get_args(IfClosed), "if_closed")
         client, host = self._client, self._client._host
         expect: str | Literal[False] | None = False
         before: tuple[Change, ...] = ()
@@ -83,6 +85,10 @@ class Start:
                     "if_running='use_existing' or 'terminate'",
                     workflow_id=self.workflow_id,
                     run_id=result.detail,
+                )
+            if result.reason == "unfit":
+                raise PayloadError(
+                    f"the store cannot keep this start of workflow {self.workflow_id!r}: {result.detail}"
                 )
             # The open run is to be closed first, or the world moved between look and commit: look again.
             before = await self._termination() if result.reason == "already_running" or before else ()

@@ -10,14 +10,17 @@ from typing import Any
 
 import msgspec
 
-from derecho.errors import StoreError
+from derecho.errors import PayloadError, StoreError
 from derecho.journal.events import Event, Terminal
-from derecho.journal.model import Status
+from derecho.journal.model import RunRow, Status
 from derecho.journal.store import Store
 
 _outcome: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Terminal)
 
 Closing = tuple[Status, Event]
+
+_PATIENCE = 1.0
+"""Seconds after which a run that is worked on here is looked at all the same."""
 
 _TOLD = "the client was closed while a result was awaited"
 
@@ -59,6 +62,14 @@ class ResultWatcher:
             if not future.done():
                 future.set_result((status, outcome))
 
+    def _tell(self, row: RunRow) -> None:
+        try:
+            self.closed(row.run_id, row.status, decode_outcome(row.outcome))
+        except msgspec.DecodeError as exc:
+            for future in self._waiting.pop(row.run_id, ()):
+                if not future.done():
+                    future.set_exception(PayloadError(f"the outcome of run {row.run_id} cannot be read: {exc}"))
+
     def close(self) -> None:
         self.closings += 1
         if self._task is not None:
@@ -72,13 +83,17 @@ class ResultWatcher:
     async def _look(self) -> None:
         try:
             looked_at: set[str] = set()
+            loop = asyncio.get_running_loop()
+            again = loop.time() + _PATIENCE
             while self._waiting:
+                if loop.time() >= again:  # a run that is here may have been gone on with, or ended, elsewhere
+                    looked_at, again = set(), loop.time() + _PATIENCE
                 mark = self._store.seen("closed")
                 elsewhere = [run_id for run_id in self._waiting if not self._is_here(run_id) or run_id not in looked_at]
                 try:
                     if elsewhere:
                         for row in await self._store.closed(elsewhere):
-                            self.closed(row.run_id, row.status, decode_outcome(row.outcome))
+                            self._tell(row)
                     looked_at = set(self._waiting)
                     if any(not self._is_here(run_id) for run_id in self._waiting):
                         await self._store.wait("closed", mark, 1.0)

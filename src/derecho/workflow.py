@@ -51,6 +51,8 @@ class WorkflowDefinition(Definition):
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
         ):
             raise DefinitionError(f"workflow {name!r} must take the context first: async def {fn.__name__}(ctx, ...)")
+        if not (isinstance(version, int) and 1 <= version < 2**31):
+            raise DefinitionError(f"workflow {name!r}: its version is an integer from 1 on, not {version!r}")
         self.fn = fn
         self.version = version
         self.queue = queue

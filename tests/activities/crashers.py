@@ -27,6 +27,17 @@ def spin(pid_file: str) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
+@derecho.activity(run_in="process", retry=derecho.RetryPolicy.none())
+def die_beside_a_helper(pid_file: str) -> None:
+    """What it started lives on, as what a pool of its own leaves behind."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    Path(pid_file).write_text(str(pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @derecho.activity(run_in="process")
 def leave(code: int) -> None:
     os._exit(code)

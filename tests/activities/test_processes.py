@@ -84,6 +84,20 @@ def _renamed(workflow: derecho.Workflow[[], int], name: str) -> derecho.Workflow
     return workflow
 
 
+@whatever_the_store
+async def test_a_process_that_dies_is_noticed_though_what_it_forked_lives_on(store: Store, tmp_path: Path) -> None:
+    helper = tmp_path / "helper"
+    caller = calling(crashers.die_beside_a_helper.bind(str(helper)))
+    try:
+        async with engine(store, caller, crashers.die_beside_a_helper) as running:
+            error = await failure_of(await running.client.start(caller.bind()))
+        assert isinstance(error, ProcessDied)
+        assert "killed by SIGKILL" in str(error)
+        assert crashers.is_alive(crashers.pid_in(helper))
+    finally:
+        os.kill(crashers.pid_in(helper), signal.SIGKILL)
+
+
 async def test_what_kills_one_process_leaves_the_others_alone(store: Store) -> None:
     @derecho.workflow
     async def side_by_side(ctx: Context) -> list[int | str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -151,3 +152,17 @@ async def test_children_have_versions_too(store: Store) -> None:
 
         await eventually(signal_children)
         assert await handle.result() == ["1: tea delivered by ann", "2: tea delivered by ann"]
+
+
+@pytest.mark.parametrize("version", [0, -1, 1.5, "2", 2**31])
+def test_a_version_is_a_number_that_every_store_keeps(version: Any) -> None:
+    with pytest.raises(DefinitionError, match="workflow 'sale': its version is an integer from 1 on"):
+
+        @derecho.workflow("sale", version=version)
+        async def sale(ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", 7])
+def test_an_engine_has_a_name_that_every_store_keeps(name: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"worker name .* (is empty|has |is a int)"):
+        derecho.Engine("memory:", worker_id=name)

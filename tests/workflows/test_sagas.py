@@ -1,6 +1,7 @@
 """Sagas: undo in reverse order, on failure and on cancellation, across crashes."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -182,3 +183,20 @@ async def test_continuing_as_new_out_of_a_group_is_no_failure(flows: Flows) -> N
     async with flows.engine(goes_on, undo) as engine:
         assert await engine.client.run(goes_on.bind(1)) == "over"
     assert books == []
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [(undo, "saga.compensate takes a call, such as refund.bind"), (undo.bind(object()), "of activity 'undo'")],  # type: ignore[arg-type]
+)
+async def test_a_compensation_that_could_not_be_made_is_refused_while_the_code_can_be_mended(
+    flows: Flows, call: Any, reason: str
+) -> None:
+    @workflow
+    async def books_wrongly(ctx: Context) -> None:
+        async with ctx.saga() as saga:
+            saga.compensate(call)
+
+    async with flows.engine(books_wrongly, undo) as engine:
+        await engine.client.start(books_wrongly.bind(), id="w")
+        assert reason in await flows.blocked("w")

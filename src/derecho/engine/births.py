@@ -115,9 +115,14 @@ class Births:
             self._look()
 
     def close(self) -> None:
-        """Starts that have not begun are told so."""
+        """Starts that are not on their way to the store are told so."""
+        stopped = StoreUnavailable("the engine has stopped", outcome="not_applied")
         while self._queue:
-            resolve(self._queue.popleft()[0], StoreUnavailable("the engine has stopped", outcome="not_applied"))
+            resolve(self._queue.popleft()[0], stopped)
+        while self._waiting:
+            birth, _ = self._waiting.popitem()
+            birth.live.gone = True
+            self._answer(birth, stopped)
 
     def succeed(self, row: RunRow, facts: Sequence[ev.Fact]) -> None:
         """Begin a run that continues another one: just created, claimed for this engine unless its lease was lost."""

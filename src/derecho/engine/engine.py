@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -35,6 +35,7 @@ from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
 from derecho.engine.workflow_worker import WorkflowWorker
 from derecho.errors import DefinitionError, StoreError
+from derecho.invocation import check_name
 from derecho.journal import changes as ch
 from derecho.journal import events as ev
 from derecho.journal.model import OverdueActivity
@@ -105,7 +106,7 @@ class Engine:
             least = int(name in limits)
             if not isinstance(most, int) or most < least:
                 raise DefinitionError(f"{name} must be at least {least}, and a whole number, not {most!r}")
-        self.worker_id = worker_id or own_name()
+        self.worker_id = own_name() if worker_id is None else check_name(worker_id, "worker")
         self.incarnation = secrets.token_hex(16)
         default_retry_policy = default_retry_policy or RetryPolicy()
         self.default_retry, self.default_retry_if = default_retry_policy.stored, default_retry_policy.retry_if
@@ -192,7 +193,8 @@ class Engine:
         def interrupt() -> None:
             interrupted.set()
             if loop and self._interrupted is not None:
-                loop[0].call_soon_threadsafe(self._interrupted.set)
+                with suppress(RuntimeError):  # it has returned, and its loop is closed
+                    loop[0].call_soon_threadsafe(self._interrupted.set)
 
         return execute, interrupt
 
@@ -324,6 +326,8 @@ class Engine:
 
         When it was sent again and took effect then, only messages that had entered already are in doubt.
         """
+        if self.committer.is_closed:
+            return  # they come free with the engine's row
         doubtful: Iterable[ch.Change] = transition
         if isinstance(result, ch.Receipt) and not result.repeated:
             delivers = [change for change in transition if isinstance(change, ch.Deliver)]

@@ -84,13 +84,14 @@ class Lease:
             await asyncio.sleep(self._engine.beat(self._engine.poll_interval / 2))
             await self._renew()
             self._engine.activities.look()
+            self._engine.workflows.steps.look()
 
     def _keep_there(self) -> None:
         """Renew in the thread when the loop has not."""
         pause, late = 0.0, _LATE * self.seconds
         # Not asyncio.run: it goes through all tasks of the process each time, workflow fibers among them.
         with closing(asyncio.new_event_loop()) as loop:
-            while not self._stop.wait(pause):
+            while not self._stop.wait(pause) and not self._loop.is_closed():
                 try:
                     if time.monotonic() >= self._renewed_at + late:
                         loop.run_until_complete(self._renew())

@@ -8,15 +8,17 @@ of a transaction is a message instead, committed with the user's rows under a ke
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from derecho.clock import SECOND
 from derecho.engine.outcomes import TIMEOUT_NAMES, Verdict, describe
 from derecho.engine.runs import LiveRun
-from derecho.errors import PayloadError, StoreUnavailable
+from derecho.errors import PayloadError, StoreError, StoreUnavailable
 from derecho.journal import events as ev
 from derecho.journal.changes import Change, Deliver, NewMessage, Receipt, Transition
 from derecho.journal.failures import timeout_failure, to_failure
+from derecho.journal.model import ClaimedRun
 from derecho.journal.policies import retry_at
 from derecho.journal.wire import encode_struct
 from derecho.runtime.execution import StepRequest
@@ -35,6 +37,7 @@ class StepRunner:
     def __init__(self, engine: "Engine", tell: Tell) -> None:
         self._engine = engine
         self._tell = tell
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self, run: LiveRun) -> None:
         """Start the steps that the last turn asked for, and stop those that it no longer wants."""
@@ -46,6 +49,29 @@ class StepRunner:
         requests, execution.steps = execution.steps, {}
         for step, request in requests.items():
             run.steps[step] = asyncio.get_running_loop().create_task(self._run(run, step, request))
+
+    def look(self) -> None:
+        """Runs stay claimed while they have steps: hear what others wrote to them, or that they are closed."""
+        if self._looking is None or self._looking.done():
+            runs = [run for run in self._engine.workflows.runs if run.steps]
+            self._looking = asyncio.get_running_loop().create_task(self._look(runs)) if runs else None
+
+    async def _look(self, runs: list[LiveRun]) -> None:
+        store, workflows = self._engine.store, self._engine.workflows
+        for run in runs:
+            run_id = run.identity.run_id
+            with suppress(StoreError):  # the engine says when it is away
+                row, pending = await store.get_run(run_id), await store.pending(run_id)
+                if row is None or not row.is_open:
+                    workflows.forget(run_id)
+                elif row.claim != run.claim or run.busy or not run.steps:
+                    continue
+                elif row.inbox_last > run.inbox_known or row.terminate is not None:
+                    workflows.claimed(ClaimedRun(row, pending.messages))
+
+    def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
 
     def cancel(self, run: LiveRun) -> None:
         for task in run.steps.values():

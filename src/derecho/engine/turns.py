@@ -6,6 +6,7 @@ reported with the line that blocks, its thread is left to it, and the other runs
 """
 
 import asyncio
+import logging
 import queue
 import sys
 import threading
@@ -18,6 +19,8 @@ from typing import Protocol
 
 from derecho.runtime.loop import keep_generator
 from derecho.runtime.source import caller_of
+
+log = logging.getLogger("derecho.engine")
 
 CROWD = 100
 """Jobs that may wait before no more work is looked for. A few runs taken far cost less than many taken a step: caches
@@ -84,9 +87,7 @@ class Turns:
     def _deliver(self, lane: "_Lane") -> None:
         lane.told = False
         while lane.finished and not lane.abandoned:
-            job = lane.finished.popleft()
-            self.outstanding -= 1
-            self._done(job)
+            self._finish(lane.finished.popleft())
         if self.outstanding < CROWD:
             self._room.set()
 
@@ -98,17 +99,20 @@ class Turns:
         current, held = lane.current[0], self.held()
         if current is not None and held > limit:
             stack = lane.stack()
-            self._lane = lane.replace()
-            self.outstanding -= 1
-            self._deliver_rest(lane)
-            self._stuck(current, held, stack)
+            if lane.abandon(current):
+                self._lane = lane.replace()
+                self.outstanding -= 1
+                while lane.finished:  # before it got stuck
+                    self._finish(lane.finished.popleft())
+                self._stuck(current, held, stack)
         self._watch = self._loop.call_later(limit / 2, self._look)
 
-    def _deliver_rest(self, lane: "_Lane") -> None:
-        """Jobs that the stuck lane had finished before."""
-        while lane.finished:
-            self.outstanding -= 1
-            self._done(lane.finished.popleft())
+    def _finish(self, job: Job) -> None:
+        self.outstanding -= 1
+        try:
+            self._done(job)
+        except Exception:
+            log.exception("what a turn led to failed; its run is found again by its lease")
 
 
 class _Lane:
@@ -126,10 +130,14 @@ class _Lane:
         self._thread = threading.Thread(target=self._work, name="derecho-workflows", daemon=True)
         self._thread.start()
 
-    def replace(self) -> "_Lane":
-        """A new thread that takes over the waiting jobs; this one ends after the job that it is stuck in."""
+    def abandon(self, job: Job) -> bool:
+        """Leave the thread to the job that it is stuck in, and end it then; False when that has ended meanwhile."""
         with self._lock:
-            self.abandoned = True
+            self.abandoned = self.current[0] is job
+            return self.abandoned
+
+    def replace(self) -> "_Lane":
+        """A new thread that takes over the waiting jobs."""
         successor = _Lane(self._loop, self._deliver)
         while True:
             try:

@@ -44,7 +44,7 @@ class WorkflowWorker:
         self.runs = Cache(cache_size)
         self.turns = Turns(self._finished, self._stuck, deadlock_timeout)
         self.births = Births(engine, self)
-        self._steps = StepRunner(engine, self.direct)
+        self.steps = StepRunner(engine, self.direct)
         self.blocker = Blocker(engine)
         self._histories = Histories(engine, self._spawn)
         self._background: set[asyncio.Task[None]] = set()
@@ -100,8 +100,7 @@ class WorkflowWorker:
         try:
             self._take_messages(run, item)
         except PayloadError as exc:
-            self._block(run, (), exc)
-            return
+            return self._block(run, (), exc)
         self.next(run)
 
     def delivered(self, run_id: str, number: int, claim: str | None, fact: ev.Fact) -> None:
@@ -217,7 +216,7 @@ class WorkflowWorker:
             self._fall_back(run, job.facts)
         elif not job.facts:
             run.busy = False  # it was only rebuilt: its unfinished steps run again
-            self._steps.start(run)
+            self.steps.start(run)
             self.next(run)
         else:
             self._commit(job, run.execution)
@@ -265,7 +264,7 @@ class WorkflowWorker:
             self.evict(run)
             self._engine.client.run_closed(run_id, decision.advance.status, decision.outcome)
             return
-        self.evict(run) if run.gone else self._steps.start(run)
+        self.evict(run) if run.gone else self.steps.start(run)
         if run.later is not None:
             self._look_later(run)
         else:
@@ -358,7 +357,7 @@ class WorkflowWorker:
         run.gone = True
         self._suspects.clear(run.identity.run_id)
         self.runs.remove(run)
-        self._steps.cancel(run)
+        self.steps.cancel(run)
         run.take_down(self.turns.submit)
         run.busy = False
 
@@ -375,6 +374,7 @@ class WorkflowWorker:
                 await asyncio.wait_for(self._engine.committer.flush(), deadline - time.monotonic())
             await asyncio.sleep(0.002)  # the turn is on the workflow thread
         self.births.close()
+        self.steps.close()
         for run in self.runs:
             self._fall_back(run, ())
         for task in self._background:  # histories that are still being read

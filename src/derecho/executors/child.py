@@ -222,6 +222,7 @@ def die_with_parent() -> None:
 def main(descriptor: int) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which drains
+    os.set_inheritable(descriptor, False)  # what the author's code starts must not keep our end open
     child = Child(socket.socket(fileno=descriptor))
     threading.Thread(target=child.read, name="derecho-child", daemon=True).start()
     with contextlib.suppress(asyncio.CancelledError):

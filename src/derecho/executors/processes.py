@@ -35,6 +35,10 @@ class RemoteError(Exception):
         self.failed = failed
 
 
+_LAST_WORDS = 0.5
+"""Seconds in which what a dead process has said before is still read."""
+
+
 class _Child:
     def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.process = process
@@ -69,6 +73,7 @@ class Processes:
         self._path = json.dumps([os.path.abspath(path) for path in sys.path])
         self._idle: list[_Child] = []
         self._ending: set[asyncio.Task[int]] = set()
+        self._watching: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def run(self, call: Call, beat: Callable[[Payload | None], None]) -> Payload:
@@ -129,7 +134,7 @@ class Processes:
     def _keep(self, starting: "asyncio.Task[_Child]") -> None:
         """Nobody waits any more for a child that was being started: it is idle."""
         if not starting.cancelled() and starting.exception() is None:
-            self._idle.append(starting.result())
+            self._end(starting.result()) if self._closed else self._idle.append(starting.result())
 
     async def _start(self) -> _Child:
         ours, theirs = socket.socketpair()
@@ -145,8 +150,18 @@ class Processes:
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         child = _Child(process, reader, writer)
+        watch = asyncio.get_running_loop().create_task(_end_with_process(child))
+        self._watching.add(watch)
+        watch.add_done_callback(self._watching.discard)
         await child.send(self._hello)
         return child
+
+
+async def _end_with_process(child: _Child) -> None:
+    """What a process has forked may hold its socket open: its end is the end of what it says all the same."""
+    await child.process.wait()
+    await asyncio.sleep(_LAST_WORDS)
+    child.writer.transport.abort()
 
 
 def function_path(definition: ActivityDefinition) -> str:

@@ -150,7 +150,7 @@ class World:
         """Let an engine work."""
         await engine.__aenter__()
         engine.workflows.blocker = _TellingBlocker(engine, self._blocked)
-        steps = engine.workflows._steps = _VirtualSteps(engine, engine.workflows.direct)
+        steps = engine.workflows.steps = _VirtualSteps(engine, engine.workflows.direct)
         steps.world = self
         self._engines.append((engine, engine.store))  # type: ignore[arg-type]  # `new_engine` made it
 
