@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from derecho import outages
 from derecho.errors import StoreError, StoreUnavailable
-from derecho.journal.changes import Receipt, Result, Transition
+from derecho.journal.changes import Receipt, Result, Transition, is_fresh
 from derecho.journal.store import Store
 
 log = logging.getLogger("derecho.committer")
@@ -155,7 +155,7 @@ class Committer:
                 for item, result in zip(batch, results, strict=True):
                     _tell(item, result)
                     in_doubt = item.uncertain or (isinstance(result, Receipt) and result.repeated)
-                    if in_doubt and self._on_uncertain is not None and not _is_fresh(result):
+                    if in_doubt and self._on_uncertain is not None and not is_fresh(result):
                         self._on_uncertain(item.transition, result)
                 return
 
@@ -169,11 +169,6 @@ class Committer:
             else:  # that a later sending did nothing says nothing of the first
                 _tell(item, outages.given_up(error, "unknown" if item.uncertain else "not_applied"))
         return rest
-
-
-def _is_fresh(result: Result) -> bool:
-    """Whether this very sending took effect."""
-    return isinstance(result, Receipt) and not result.repeated and all(number for _, number, _ in result.delivered)
 
 
 def resolve(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

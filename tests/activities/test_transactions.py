@@ -13,6 +13,7 @@ from derecho import Context, MemoryStore, RetryPolicy, StoreError
 from derecho.journal.changes import Conflict, Deliver, FinishActivity, NewMessage, Transition
 from derecho.stores.sqlite import SQLiteStore
 from tests.activities.kit import calling, engine, failure_of, probe
+from tests.support.wrapped import wrapped
 
 NOW = RetryPolicy(initial_interval=0)
 
@@ -74,6 +75,31 @@ async def test_a_transaction_of_the_run_is_undone_by_what_it_raises(
         assert await handle.result(timeout=10) == ["after the row", 2]
         derecho.replay(both, await handle.history())
     assert booked(books) == [2]
+
+
+async def test_a_transaction_whose_commit_is_slow_has_not_failed(
+    database: SQLiteStore, books: sqlite3.Connection
+) -> None:
+    """Half a lease is what the user's code may take; a commit that is under way takes effect or does not."""
+
+    async def slow(transact: Any, work: Any) -> Any:
+        result = await transact(work)
+        await asyncio.sleep(0.6)
+        return result
+
+    @derecho.workflow
+    async def books_slowly(ctx: Context) -> str:
+        try:
+            return f"booked {await ctx.transaction(book_in_run, 1)}"
+        except derecho.ActivityTimeout:
+            await ctx.sleep(0.5)
+            return "told that it failed"
+
+    async with engine(wrapped(database, transact=slow), books_slowly, lease=1.0) as running:
+        handle = await running.client.start(books_slowly.bind())
+        assert await handle.result(timeout=20) == "booked 1"
+        assert [event["type"] for event in await handle.history()].count("step_completed") == 1
+    assert booked(books) == [1]
 
 
 async def test_a_transaction_that_takes_too_long_ends_itself(database: SQLiteStore, books: sqlite3.Connection) -> None:

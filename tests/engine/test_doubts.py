@@ -7,7 +7,7 @@ from typing import Any
 import derecho
 from derecho import Context, Signal, Store
 from derecho.errors import StoreUnavailable, WorkflowNotFound
-from derecho.journal.changes import ScheduleActivity, Transition
+from derecho.journal.changes import Advance, FinishActivity, ScheduleActivity, Transition
 from derecho.journal.store import Taken
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import wrapped
@@ -110,3 +110,36 @@ async def test_nothing_begins_in_an_engine_that_stops(store: Store) -> None:
     async with engine_of(store, begins_late, held) as other:
         assert await other.client.get(begins_late, "w").result(timeout=20) == 1
     assert began == [1]
+
+
+@derecho.workflow
+async def adds_one(ctx: Context) -> int:
+    begun = await counts.execute(ctx)
+
+    async def add() -> int:
+        return begun + 1
+
+    return await ctx.step("add", add)
+
+
+@derecho.activity
+async def counts() -> int:
+    return 1
+
+
+async def test_a_turn_that_ends_an_activity_and_begins_a_step_goes_on_after_its_answer_was_lost(store: Store) -> None:
+    """Sent again it conflicts at the activity, and the claim that it took is nobody's."""
+    lost: list[Transition] = []
+
+    async def forgetful(commit: Any, transitions: Sequence[Transition]) -> Any:
+        results = await commit(transitions)
+        for transition in transitions:
+            kinds = {type(change) for change in transition}
+            if {FinishActivity, Advance} <= kinds and not lost:
+                lost.append(transition)
+                raise StoreUnavailable("the answer was lost", outcome="unknown")
+        return results
+
+    async with engine_of(wrapped(store, commit=forgetful), adds_one, counts) as engine:
+        assert await engine.client.run(adds_one.bind()) == 2
+    assert len(lost) == 1

@@ -23,10 +23,10 @@ from derecho import (
     WorkflowDefinition,
     WorkflowNotFound,
     activity,
+    retention,
     workflow,
 )
 from derecho.audit import audit
-from derecho.engine import retention
 from derecho.journal.changes import ForgetRun, Transition
 from derecho.stores.sqlite import SQLiteStore
 from tests.support.clocks import StandingClock
@@ -202,6 +202,27 @@ async def test_the_first_run_of_a_chain_stays_with_it_and_leads_to_the_others(fl
         assert await named.result() == "the end"
         await a_pass(flows)
         assert await run_ids(flows.store) == set()
+
+
+async def test_the_first_run_of_a_chain_stays_though_its_workflow_id_is_used_again(flows: Flows) -> None:
+    async with forgetful(flows) as engine:
+        handle = await engine.client.start(chain.bind(), id="w")
+        await flows.waiting("w")
+        await continued(flows, handle, "one")
+        marker = await engine.client.start(waiting.bind(), id="marker")
+        await marker.terminate()
+        flows.clock.advance(HOUR * 2 / 3)
+        named = Client(flows.store).get(chain, "w", handle.run_id)
+        await named.signal(go, "end")
+        assert await named.result() == "the end"
+        await engine.client.start(chain.bind(), id="w")
+        flows.clock.advance(HOUR / 2)
+
+        async def gone() -> bool:
+            return await flows.store.get_run(marker.run_id) is None
+
+        await flows.until(gone)
+        assert await named.result() == "the end"
 
 
 async def continued(flows: Flows, handle: Handle[str], word: str) -> None:

@@ -187,6 +187,12 @@ async def test_a_commit_whose_wait_was_cancelled_is_acknowledged_when_its_standb
         await primary.until(f"SELECT EXISTS (SELECT {waiting} AND query LIKE '%barrier%')")
         assert await primary.fetchval("SELECT count(*) FROM derecho.runs WHERE workflow_id = 'w'") == 1
         assert not starting.done(), "only the primary has it, and others see it there"
+        async with Client(made.address) as other:
+            again = asyncio.create_task(other.start(order.bind(1), id="w", if_running="use_existing"))
+            await primary.until(f"SELECT count(*) = 2 {waiting}")
+            assert not again.done(), "nor is it told to others that it is there"
+            standby.signal(signal.SIGCONT)
+            await again
         standby.signal(signal.SIGCONT)
         await starting
         await take_over(made)

@@ -9,7 +9,11 @@ import asyncpg
 import pytest
 
 from derecho import Client, Context, Engine, PostgresStore, Signal, workflow
+from derecho.clock import FOREVER, SECOND
+from derecho.journal.changes import CreateRun, DropTimer, ScheduleTimer
+from derecho.journal.model import TimerRow
 from derecho.stores.postgres import notices
+from derecho.testing.conformance.kit import message, run_row
 from tests.postgres.proxy import Proxy, writes
 from tests.postgres.test_lost_connections import once, socket_of, through
 from tests.support.schemas import Janitor
@@ -180,3 +184,62 @@ async def test_what_happens_at_once_is_told_in_one_notification(elsewhere: Postg
 
 def test_the_longest_name_of_a_schema_makes_a_channel() -> None:
     assert len(PostgresStore(f"postgresql://localhost/db?schema={'s' * 56}")._notices._channel) <= 63
+
+
+async def test_a_timer_that_is_set_while_a_look_is_on_its_way_is_told(store: PostgresStore) -> None:
+    """It is not in the look's answer, and the look before knew of a sooner one, which is gone."""
+    now = store.now()
+    await store.commit([(CreateRun(run_row(1, started_at=now), (message(),)),)])
+    await store.commit([(ScheduleTimer(TimerRow("run-1", 3, now + SECOND)),)])
+    await store.due_timers(500)
+    await store.commit([(DropTimer("run-1", 3),)])
+    mark = store.seen("timers")
+    answered, go_on = asyncio.Event(), asyncio.Event()
+    read = store._read
+
+    async def slow(sql: str, *parameters: object) -> Any:
+        found = await read(sql, *parameters)
+        answered.set()
+        await go_on.wait()
+        return found
+
+    store._read = slow  # type: ignore[method-assign]
+    look = asyncio.create_task(store.due_timers(500))
+    await answered.wait()
+    await store.commit([(ScheduleTimer(TimerRow("run-1", 7, now + 2 * SECOND)),)])
+    go_on.set()
+    assert (await look).next_at is None
+    assert store.seen("timers") != mark, "nobody would come before the next look"
+
+
+async def test_a_timer_that_is_decided_before_a_look_and_written_after_it_is_told(store: PostgresStore) -> None:
+    now = store.now()
+    await store.commit([(CreateRun(run_row(1, started_at=now), (message(),)),)])
+    await store.commit([(ScheduleTimer(TimerRow("run-1", 3, now + SECOND)),)])
+    await store.due_timers(500)
+    await store.commit([(DropTimer("run-1", 3),)])
+    settle = store._writing.settle
+
+    async def looked_at_meanwhile(*args: Any) -> Any:
+        settled = await settle(*args)
+        store._hints.horizon["timers"] = FOREVER  # what a look finds that saw neither of the two
+        return settled
+
+    store._writing.settle = looked_at_meanwhile  # type: ignore[method-assign,assignment]
+    mark = store.seen("timers")
+    await store.commit([(ScheduleTimer(TimerRow("run-1", 7, now + 2 * SECOND)),)])
+    assert store.seen("timers") != mark
+
+
+async def test_an_engine_hears_of_a_signal_whose_answer_was_lost(
+    store: PostgresStore, elsewhere: PostgresStore, empty_schema_url: str
+) -> None:
+    async with engine_that_looks_every(HOURS, store), Proxy(socket_of(empty_schema_url)) as proxy:
+        started_one = await Client(elsewhere).start(waits.bind(), id="w")
+        await eventually(lambda: store._notices.listening)
+        async with Client(through(proxy, empty_schema_url)) as client:
+            await client.get(waits, "w").describe()
+            proxy.strike = once("after", writes)
+            await client.get(waits, "w").signal(go, 5)
+        assert await started_one.result(timeout=20) == 5
+        assert proxy.struck["after"] == 1

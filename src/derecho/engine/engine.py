@@ -29,7 +29,6 @@ from derecho.engine.neighbours import own_name
 from derecho.engine.outcomes import hand_back
 from derecho.engine.registry import Registry
 from derecho.engine.resources import open_resources
-from derecho.engine.retention import SHORTEST, RetentionWorker
 from derecho.engine.runs import LiveRun
 from derecho.engine.slots import Slots
 from derecho.engine.timer_worker import TimeoutWorker, TimerWorker
@@ -44,6 +43,7 @@ from derecho.journal.policies import RetryPolicy
 from derecho.journal.store import R, Store, Taken
 from derecho.outages import until_answered
 from derecho.queues import Queue
+from derecho.retention import SHORTEST, RetentionWorker
 from derecho.stores import open_store
 from derecho.unserved import Lookout
 from derecho.workflow import WorkflowDefinition
@@ -341,6 +341,8 @@ class Engine:
                 claim, run_id = change.claim, change.run_id
                 if claim is not None and change.workflow_id is not None and self._running:
                     self._tasks.append(asyncio.create_task(self._release_of(change.workflow_id, claim)))
+            elif isinstance(change, ch.Advance) and not isinstance(result, ch.Receipt):
+                claim, run_id = change.take, change.run_id
             elif isinstance(change, ch.ScheduleActivity) and change.row.claim is not None:
                 self.submit((hand_back(change.row, self.store.now()),), lambda _: None)
             if claim is not None and run_id is not None:

@@ -102,10 +102,10 @@ class StepRunner:
         seconds = None if options.timeout is None else options.timeout / SECOND
         limit = asyncio.timeout(self._engine.lease.seconds / 2 if options.transactional else seconds)
         try:
+            if options.transactional:
+                await self._transact(run, step, request, limit)
+                return None, None
             async with limit:
-                if options.transactional:
-                    await self._transact(run, step, request)
-                    return None, None
                 value = await request.fn()
             return ev.StepCompleted(step, options.encode(value), store.now(), attempt), None
         except PayloadError as exc:
@@ -133,13 +133,17 @@ class StepRunner:
         )
         return ev.StepFailed(step, failure, now, attempt), None if due is None else due - now
 
-    async def _transact(self, run: LiveRun, step: int, request: StepRequest) -> None:
-        """Commit the user's rows with the message that says so; whoever comes second writes nothing."""
+    async def _transact(self, run: LiveRun, step: int, request: StepRequest, limit: asyncio.Timeout) -> None:
+        """Commit the user's rows with the message that says so; whoever comes second writes nothing.
+
+        The limit is for the user's code: a commit that is under way may be slow, and takes effect or not.
+        """
         engine, run_id = self._engine, run.identity.run_id
         told: list[ev.Fact] = []
 
         async def work(connection: Any) -> Transition:
-            value = request.options.encode(await request.fn(connection))
+            async with limit:
+                value = request.options.encode(await request.fn(connection))
             told.append(ev.StepCompleted(step, value, engine.store.now()))
             message = NewMessage(encode_struct(told[0]), f"transaction:{run_id}:{step}")
             return (

@@ -90,7 +90,7 @@ class WorkflowWorker:
         if row.crashes:
             self._suspects.add(row.run_id)
         if run is not None and (run.head != row.head or run.execution is None):
-            self.evict(run)
+            self._fall_back(run, ())
             run = None
         if run is None:
             run = LiveRun(row, definition)

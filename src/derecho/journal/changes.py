@@ -271,3 +271,8 @@ Change: TypeAlias = (
     | ForgetRun
 )
 Transition: TypeAlias = tuple[Change, ...]
+
+
+def is_fresh(result: Result) -> bool:
+    """Whether this very sending took effect."""
+    return isinstance(result, Receipt) and not result.repeated and all(number for _, number, _ in result.delivered)

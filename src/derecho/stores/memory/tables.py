@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any, TypeVar
 
+from derecho.clock import FOREVER
 from derecho.journal.model import ActivityRow, RunRow, TimerRow, Topic, WorkerRow
 from derecho.journal.wire import HistoryRow
 from derecho.stores.memory.queue import InstantQueue
@@ -28,6 +29,7 @@ class Tables:
         self.now = 0
         self.horizon = horizon  # see `Hints`
         self.touched: set[Topic] = set()
+        self.soonest = {"timers": FOREVER, "timeouts": FOREVER}  # that was set, whatever the horizon
         self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
         self.runs: dict[str, RunRow] = {}
         self.history: dict[str, dict[int, HistoryRow]] = {}
@@ -111,8 +113,12 @@ class Tables:
     def watch_deadline(self, row: ActivityRow) -> None:
         if row.timeout_at is not None:
             self.timeout_queue.add(row.timeout_at, (row.run_id, row.activity))
-            if row.timeout_at < self.horizon["timeouts"]:
-                self.touched.add("timers")
+            self.watch("timeouts", row.timeout_at)
+
+    def watch(self, what: str, at: int) -> None:
+        self.soonest[what] = min(at, self.soonest[what])
+        if at < self.horizon[what]:
+            self.touched.add("timers")
 
     # --- what queues ask ----------------------------------------------------------------------------------------------
 

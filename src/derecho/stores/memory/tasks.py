@@ -74,8 +74,7 @@ def schedule_timer(tables: Tables, change: ch.ScheduleTimer) -> None:
     row = change.row
     tables.put(tables.inner(tables.timers, row.run_id), row.timer, row)
     tables.timer_queue.add(row.fire_at, (row.run_id, row.timer))
-    if row.fire_at < tables.horizon["timers"]:
-        tables.touched.add("timers")
+    tables.watch("timers", row.fire_at)
 
 
 def drop_timer(tables: Tables, change: ch.DropTimer) -> None:
@@ -87,8 +86,7 @@ def drop_timer(tables: Tables, change: ch.DropTimer) -> None:
 
 def register_worker(tables: Tables, change: ch.RegisterWorker) -> None:
     tables.put(tables.workers, change.row.worker, change.row)
-    if change.row.lease_until < tables.horizon["timeouts"]:
-        tables.touched.add("timers")
+    tables.watch("timeouts", change.row.lease_until)
 
 
 def renew_worker(tables: Tables, change: ch.RenewWorker) -> None:

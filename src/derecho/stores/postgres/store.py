@@ -11,7 +11,7 @@ import asyncpg
 from derecho.clock import FOREVER, SECOND, Clock
 from derecho.errors import StoreError, StoreUnavailable
 from derecho.journal import model
-from derecho.journal.changes import Receipt, Result, Transition
+from derecho.journal.changes import Receipt, Result, Transition, is_fresh
 from derecho.journal.deadlines import claimed
 from derecho.journal.store import DueTimers, Overdue, Pending, Taken
 from derecho.journal.wire import HistoryRow
@@ -150,17 +150,25 @@ class PostgresStore:
 
         async def job(link: Link) -> Settled:
             settled = await self._settle(link, batch)
-            is_repeated = any(isinstance(result, Receipt) and result.repeated for result in settled.results)
-            if is_repeated or self._connections.in_doubt or link.unreplicated:
+            old = [result for result in settled.results if not is_fresh(result)]
+            in_doubt = self._connections.in_doubt
+            if old or in_doubt or link.unreplicated:  # it says what another commit did, which a standby may not have
+                self._connections.in_doubt = True
                 await wait_for_standby(link)
                 self._connections.in_doubt = False
-            if is_repeated:  # nobody was told of what it touched, if its answer was lost
-                settled.touched.update(TOPICS)
+            if any(in_doubt or isinstance(result, Receipt) for result in old):
+                settled.touched.update(TOPICS)  # if an answer was lost nobody was told of what it touched
             return settled
 
         settled = await self._run(job)
-        self._touched(settled.touched)
+        self._settled(settled)
         return settled.results
+
+    def _settled(self, settled: Settled) -> None:
+        """Tell of a commit. A look may have been answered since it was decided, without what it set."""
+        if any(at < self._hints.horizon[what] for what, at in settled.soonest.items()):
+            settled.touched.add("timers")
+        self._touched(settled.touched)
 
     async def transact(self, work: Callable[[Any], Awaitable[Transition]]) -> Result:
         session = Session(self._settle, self._address.schema)
@@ -171,7 +179,7 @@ class PostgresStore:
         except StoreUnavailable:
             self._touched({"runs"})  # its message may be there all the same
             raise
-        self._touched(settled.touched)
+        self._settled(settled)
         return settled.results[0]
 
     async def commit_within(self, connection: Any, transition: Transition) -> Result:
@@ -251,6 +259,7 @@ class PostgresStore:
         return taken
 
     async def due_timers(self, limit: int) -> DueTimers:
+        self._hints.horizon["timers"] = FOREVER  # what is set from now on may not be in the answer
         found = await self._read(self._work["first_timers"], self._given_now(), limit + 1)
         due = [model.TimerRow(*row[1:]) for row in found[:limit] if row["fire_at"] <= row[0]]
         next_at = found[len(due)]["fire_at"] if len(found) > len(due) else None
@@ -258,6 +267,7 @@ class PostgresStore:
         return DueTimers(due, next_at)
 
     async def overdue(self, limit: int) -> Overdue:
+        self._hints.horizon["timeouts"] = FOREVER
         [(now, *found)] = await self._read(self._work["overdue"], self._given_now(), limit + 1)
         lost, timeouts = ([model.ActivityRow(*row[:ACTIVITY]) for row in rows] for rows in found[:2])
         workers = [model.WorkerRow(*row) for row in found[2]]

@@ -9,12 +9,14 @@ transaction) the rows are locked first.
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import asyncpg
 
+from derecho.clock import FOREVER
 from derecho.errors import StoreUnavailable
 from derecho.journal.changes import Conflict, Receipt, RegisterWorker, RenewWorker, Result, Transition
 from derecho.journal.model import Topic
@@ -28,18 +30,24 @@ from derecho.stores.transitions import unfit
 _HOPEFUL, _TRIES = 3, 100
 """How often a batch is tried without locks, and at all."""
 
-_BARRIER = "SELECT pg_logical_emit_message(true, 'derecho', 'barrier')"
-"""A transaction that changes nothing, and that a standby must have seen with all before it."""
+_BARRIER = """
+SELECT pg_logical_emit_message(true, 'derecho', 'barrier') WHERE current_setting('synchronous_standby_names') <> ''
+"""
+"""A transaction that changes nothing, and that a standby must have seen with all before it, if there is one."""
 
 _AGAIN = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
 class Settled(NamedTuple):
-    """What became of a batch. `now`: its instant, or a later one, by the database's clock."""
+    """What became of a batch. `now`: its instant, or a later one, by the database's clock.
+
+    `soonest`: the first timer and the first timeout that it set, so that who waits for a later one can be told.
+    """
 
     results: list[Result]
     touched: set[Topic]
     now: int
+    soonest: Mapping[str, int] = MappingProxyType({})
 
 
 class _Undo(Exception):
@@ -124,8 +132,8 @@ class Writing:
                     settled = await self._once(link, [(change,)], Wanted([(change,)]), now)
                     if settled is None:
                         raise asyncpg.SerializationError("the world moved on")
-                    ((result,), topics, now) = settled
-                    touched |= topics
+                    (result,), topics, now, soonest = settled
+                    touched |= topics | ({"timers"} if min(soonest.values()) < FOREVER else set())
                     if isinstance(result, Conflict) or result.repeated:
                         raise _Undo
                     receipts.append(result)
@@ -159,7 +167,7 @@ class Writing:
             if not connection.is_in_transaction():
                 self.remembered.keep(link, tables.written(revision, self._epochs))
             at = later if guess else at
-        return Settled(results, tables.touched, at)
+        return Settled(results, tables.touched, at, tables.soonest)
 
 
 def _forms(write: str) -> list[tuple[int, str]]:

@@ -9,6 +9,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
+from msgspec.structs import replace
+
 from derecho.clock import SECOND
 from derecho.journal.changes import ForgetRun
 from derecho.journal.model import OPEN, RunFilter, RunRow, Status
@@ -64,8 +66,14 @@ class RetentionWorker:
         """Whether later runs of its chain are there: it is by the first one that parents and handles find them."""
         if row.status != "continued_as_new" or row.run_id != row.chain_id:
             return False
-        newest = await self._engine.persist(partial(self._engine.store.find_run, row.workflow_id), "look for old runs")
-        return newest is not None and newest.chain_id == row.chain_id and newest.run_id != row.run_id
+        store, where = self._engine.store, RunFilter(workflow_id=row.workflow_id, limit=_LOOK_AT)
+        while True:
+            runs = await self._engine.persist(partial(store.list_runs, where), "look for old runs")
+            if any(other.chain_id == row.chain_id and other.run_id != row.run_id for other in runs):
+                return True
+            if len(runs) < _LOOK_AT:
+                return False
+            where = replace(where, before=(runs[-1].started_at, runs[-1].run_id))
 
     async def _forget(self, batch: list[ForgetRun]) -> None:
         """Not by the committer: nobody shall wait for this. What others have forgotten conflicts, and that is fine."""
