@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from derecho.checking import check
+from derecho.errors import StoreError
 from derecho.workflow import WorkflowDefinition
 
 
@@ -30,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument("--processes", type=int, default=None, help="replays at once (one per CPU)")
     given = parser.parse_args(arguments)
     sys.path.insert(0, os.getcwd())
-    workflows = [workflow for target in given.target for workflow in workflows_of(target)]
+    try:
+        workflows = [workflow for target in given.target for workflow in workflows_of(target)]
+    except (ImportError, AttributeError) as exc:
+        parser.error(f"the workflows cannot be imported: {exc}")
     if not workflows:
         parser.error(f"there is no workflow in {', '.join(given.target)}")
 
@@ -38,9 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
         if count % 1000 == 0:
             print(f"{count} runs checked", file=sys.stderr)
 
-    report = asyncio.run(
-        check(given.store, workflows, closed=given.closed, processes=given.processes, progress=progress)
-    )
+    checked = check(given.store, workflows, closed=given.closed, processes=given.processes, progress=progress)
+    try:
+        report = asyncio.run(checked)
+    except StoreError as exc:
+        parser.error(str(exc))
     print(report)
     return report.exit_status
 

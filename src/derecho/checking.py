@@ -7,14 +7,17 @@ import ast
 import asyncio
 import inspect
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from derecho.errors import DefinitionError, DerechoError
+from derecho.errors import DefinitionError, DerechoError, StoreError
 from derecho.history import History
 from derecho.isolation import Order, ReplayProcess, Report, Verdict, codec_path, judge, locate
 from derecho.journal.model import OPEN, RunFilter, RunRow
@@ -120,6 +123,8 @@ async def check(
         progress: called with the number of runs checked and the workflow id of the last.
     """
     opened = open_store(store) if isinstance(store, str) else store
+    if opened.url.startswith(_FILE):
+        _must_hold_runs(opened.url)
     checker = _Checker(opened, workflows, codec, progress)
     count = (os.cpu_count() or 1) if processes is None else processes
     try:
@@ -128,6 +133,20 @@ async def check(
         if isinstance(store, str):
             await opened.close()
     return checker.finish(workflows)
+
+
+_FILE = "sqlite:///"
+
+
+def _must_hold_runs(url: str) -> None:
+    """To open a store makes it; a deploy is not safe because the path of its database was wrong."""
+    try:
+        with closing(sqlite3.connect(f"{Path(url.removeprefix(_FILE)).as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'message_keys'").fetchone()
+    except sqlite3.Error as exc:
+        raise StoreError(f"there is no database to check at {url}: {exc}") from exc
+    if found is None:
+        raise StoreError(f"the database at {url} holds no runs: is this its address?")
 
 
 class _Checker:

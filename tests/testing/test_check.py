@@ -1,13 +1,17 @@
 """`check`: is the code at hand safe for the runs of a live database?"""
 
+import asyncio
+import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import derecho
-from derecho import Client, Engine, SQLiteStore
+from derecho import Client, Engine, SQLiteStore, StoreError, check
 from derecho.__main__ import main
 from derecho.journal.model import RunFilter
 from tests.house.repository import ROOT
@@ -119,3 +123,32 @@ async def test_the_command_line_has_an_exit_status_for_ci(store: SQLiteStore, tm
     assert "open runs: 2 needs a patch" in bad.stdout
     with pytest.raises(SystemExit):
         main(["check", "tests.house.repository", "--store", "memory:"])
+
+
+async def test_a_wrong_address_is_no_safe_deploy_and_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty store has no open run that is not safe."""
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE goods (name TEXT)")
+    before = other.read_bytes()
+    for path, reason in ((tmp_path / "missing.db", "there is no database to check"), (other, "holds no runs")):
+        with pytest.raises(StoreError, match=reason):
+            await check(f"sqlite:///{path}", [])
+        with pytest.raises(SystemExit) as exit:
+            await asyncio.to_thread(main, ["check", "tests.testing.shop_v1", "--store", f"sqlite:///{path}"])
+        assert exit.value.code == 2
+        assert reason in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["other.db"]
+    assert other.read_bytes() == before
+
+
+def test_a_wrong_module_is_told_and_is_not_taken_for_a_run_that_needs_a_patch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for target in ("no.such.module", "tests.testing.shop_v1:nothing"):
+        with pytest.raises(SystemExit) as exit:
+            main(["check", target, "--store", "memory:"])
+        assert exit.value.code == 2
+        assert "the workflows cannot be imported" in capsys.readouterr().err
