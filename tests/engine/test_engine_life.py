@@ -4,15 +4,18 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import derecho
-from derecho import Client, Context, DefinitionError, Engine, MemoryStore, Store
+from derecho import Client, Context, DefinitionError, Engine, MemoryStore, Store, StoreUnavailable
 from tests.support.world import engine_of, eventually
-from tests.support.wrapped import wrapped
+from tests.support.wrapped import Weather, wrapped
 
 
 @derecho.activity
@@ -278,3 +281,60 @@ async def test_an_engine_that_hears_no_hint_finds_its_work_all_the_same() -> Non
     async with engine_of(wrapped(store, wait=wait), order, work, lease=2):
         handle = await Client(store).start(order.bind(), id="w")
         assert await handle.result(timeout=20) == "done"
+
+
+class Pool:
+    opened = 0
+
+
+@asynccontextmanager
+async def pool() -> AsyncIterator[Pool]:
+    Pool.opened += 1
+    try:
+        yield Pool()
+    finally:
+        Pool.opened -= 1
+
+
+async def test_a_start_that_is_given_up_leaves_nothing_open_and_can_be_made_again(store: Store) -> None:
+    weather = Weather(StoreUnavailable("the database is away"))
+    weather.bad = True
+    engine = engine_of(wrapped(store, commit=weather), order, work, resources={Pool: pool})
+    starting = asyncio.create_task(engine.__aenter__())
+    await eventually(lambda: weather.struck > 1)
+    assert Pool.opened == 1
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert Pool.opened == 0
+    weather.bad = False
+    async with engine:
+        assert Pool.opened == 1
+        assert await engine.client.run(order.bind()) == "done"
+    assert Pool.opened == 0
+
+
+async def test_a_stop_that_is_cut_short_leaves_nothing_open(tmp_path: Path) -> None:
+    began = asyncio.Event()
+
+    @derecho.activity
+    async def hangs() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    @derecho.workflow
+    async def calls(ctx: Context) -> None:
+        await hangs.execute(ctx)
+
+    engine = Engine(f"sqlite:///{tmp_path}/shop.db", workflows=[calls], activities=[hangs], resources={Pool: pool})
+    await engine.__aenter__()
+    await engine.client.start(calls.bind())
+    await began.wait()
+    threads = {thread for thread in threading.enumerate() if thread.name.startswith("derecho-sqlite")}
+    stopping = asyncio.create_task(engine._stop())
+    await eventually(lambda: engine.activities.draining)
+    await asyncio.sleep(0.01)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    assert Pool.opened == 0
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -201,20 +200,24 @@ class Engine:
     async def _start(self) -> None:
         if self._running or self.committer.is_closed:
             raise DefinitionError("this engine is running already, or has stopped: make another one on the same store")
-        await self.store.open()
+        store = self.store
         try:
+            if self._owns_store:
+                self._opened.push_async_callback(store.close)
+            await store.open()
             self._opened.enter_context(relaxed())
             resources = await open_resources(self._resources, self._opened)
+            self._running = True
+            self.incarnation = secrets.token_hex(16)
+            self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
+            self.activities = ActivityWorker(self, Slots(*self._slots, lambda: store.hint("activities")), resources)
+            self.lease = Lease(self, self._lease_seconds)
+            await self.workflows.blocker.try_again()
+            await self.lease.take()  # last, because its thread lives until we stop
         except BaseException:
+            self._running = False
             await self._opened.aclose()
             raise
-        self._running = True
-        self.incarnation = secrets.token_hex(16)
-        self.workflows = WorkflowWorker(self, self._cache_size, self._deadlock_timeout)
-        self.activities = ActivityWorker(self, Slots(*self._slots, partial(self.store.hint, "activities")), resources)
-        self.lease = Lease(self, self._lease_seconds)
-        await self.workflows.blocker.try_again()
-        await self.lease.take()  # last, because its thread lives until we stop
         self._timeouts = TimeoutWorker(self)
         work = [self.workflows.work, self.activities.work, TimerWorker(self).work, self._timeouts.work]
         work += [self.lease.keep, self.activities.watch, self.lookout.work]
@@ -239,10 +242,9 @@ class Engine:
             await self.committer.close(timeout=5.0)
         finally:  # whoever cuts this short leaves work behind, which must come free
             self.lease.stop()
-        await self.client.close()
-        await self._opened.aclose()
-        if self._owns_store:
-            await self.store.close()
+            await self.committer.close(timeout=0.0)
+            await self.client.close()
+            await self._opened.aclose()
         log.info("engine %s has stopped", self.worker_id)
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
