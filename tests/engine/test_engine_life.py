@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -338,3 +340,26 @@ async def test_a_stop_that_is_cut_short_leaves_nothing_open(tmp_path: Path) -> N
     assert Pool.opened == 0
     assert threads
     assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+async def test_a_signal_tells_all_engines_of_the_process_and_its_handlers_come_back() -> None:
+    told: list[int] = []
+    usual = {number: signal.signal(number, lambda number, _: told.append(number)) for number in TOLD_BY}
+    try:
+        for number in TOLD_BY:
+            engines = [engine_of(MemoryStore(), order, work) for _ in range(2)]
+            runs = [asyncio.create_task(engine.run()) for engine in engines]
+            assert await eventually(lambda engines=engines: all(engine._tasks for engine in engines))
+            signal.raise_signal(number)
+            await asyncio.wait_for(asyncio.gather(*runs), 30)
+            assert told == []
+            signal.raise_signal(number)
+            assert told == [number]
+            told.clear()
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+TOLD_BY = (signal.SIGINT, signal.SIGTERM)

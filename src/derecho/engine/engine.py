@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from derecho.clock import SECOND, Duration, micros
 from derecho.collector import relaxed
 from derecho.committer import Committer, Done
 from derecho.engine.activity_worker import ActivityWorker
+from derecho.engine.interrupts import told_by_signals
 from derecho.engine.lease import Lease
 from derecho.engine.neighbours import own_name
 from derecho.engine.outcomes import hand_back
@@ -164,16 +164,11 @@ class Engine:
         A second signal ends the drain; what is left is found again by its lease.
         """
         self._interrupted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
         await self._start()
         try:
-            for number in signals:
-                loop.add_signal_handler(number, self._interrupted.set)
-            await self._interrupted.wait()
+            with told_by_signals(self._interrupted):
+                await self._interrupted.wait()
         finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
             await self._stop()
 
     def actor(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]:
