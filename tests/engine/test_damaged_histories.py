@@ -1,13 +1,16 @@
 """A history that was damaged, or that only newer code can read, is not replayed: its run is blocked, others go on."""
 
+import sqlite3
 from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 import derecho
-from derecho import Context, Signal, Store
+from derecho import Client, Context, Engine, Signal, Store
 from derecho.errors import StoreError
 from derecho.journal.changes import Advance
 from derecho.journal.wire import HistoryRow, chain
@@ -136,3 +139,20 @@ async def blocked_reason(store: Store) -> str:
         return None if row is None else row.blocked_reason
 
     return str(await eventually(reason))
+
+
+async def test_a_message_whose_text_is_damaged_blocks_its_run_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with Client(f"sqlite:///{path}") as client:
+        bad = await client.start(order.bind(), id="bad", signals=[(go, 1)])
+        await client.start(order.bind(), id="good", signals=[(go, 1)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE inbox SET data = CAST(x'7bff7d' AS TEXT) WHERE run_id = ? AND number = 2", (bad.run_id,)
+        )
+        connection.commit()
+    async with Engine(f"sqlite:///{path}", workflows=[order], activities=[charge]) as engine:
+        assert await engine.client.get(order, "good").result(timeout=20) == "done 1"
+        run = await engine.client.get(order, "bad").describe()
+    assert run.status == "blocked"
+    assert "a message in the inbox cannot be read" in (run.blocked_reason or "")

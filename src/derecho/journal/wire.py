@@ -62,7 +62,7 @@ def _encode(value: Any) -> str:
 def decode_fact(data: str) -> Fact:
     try:
         return _fact.decode(data)  # type: ignore[no-any-return]  # msgspec cannot type a union's decoder
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeError) as exc:
         raise PayloadError(f"a message in the inbox cannot be read: {exc}") from exc
 
 

@@ -67,7 +67,8 @@ def claim_runs(
     taken = []
     for claim, run in zip(claims, runs, strict=False):
         tx.execute(_SQL["claim_run"], (run.run_id, claim, worker, CLAIMED))
-        messages = [Message(number, data) for number, data in tx.execute(_SQL["messages"], (run.run_id,))]
+        found = tx.execute(_SQL["messages"], (run.run_id,))
+        messages = [Message(number, data.decode("utf-8", "surrogateescape")) for number, data in found]
         taken.append(ClaimedRun(replace(run, claim=claim, worker=worker, ready_at=CLAIMED), messages))
     return taken
 

@@ -26,7 +26,8 @@ ORDER BY run.ready_at, run.run_id LIMIT :limit;
 UPDATE runs SET claim = :claim, worker = :worker, ready_at = :claimed WHERE run_id = :run_id;
 
 -- name: messages(run_id)
-SELECT number, data FROM inbox WHERE run_id = :run_id ORDER BY number;
+-- As bytes: text that is damaged would end the claims of all runs, not only of its own.
+SELECT number, CAST(data AS BLOB) FROM inbox WHERE run_id = :run_id ORDER BY number;
 
 -- name: due_activities(queues, names, now, limit)
 -- Of each queue and name the longest due, then of all the longest due. `queues` and `names` are JSON arrays.
