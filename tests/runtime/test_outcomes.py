@@ -213,3 +213,48 @@ def test_the_terminal_event_is_the_last_one(drive: DriveOf) -> None:
 
     run = drive(asks_and_ends)
     assert isinstance(run.begin()[-1], ev.WorkflowCompleted)
+
+
+async def caught(ctx: Context) -> None:
+    async def one() -> None:
+        await work.execute(ctx, 1)
+
+    try:
+        await asyncio.create_task(one())
+    except ValueError:
+        await ctx.sleep(60)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_error_that_a_fiber_is_about_to_handle_does_not_fail_the_run(drive: DriveOf, together: bool) -> None:
+    @workflow
+    async def goes_on(ctx: Context) -> str:
+        ctx.go(caught)
+        await ctx.sleep(60)
+        return "done"
+
+    run = drive(goes_on)
+    run.begin()
+    failed = run.failed("work", ValueError("no"))
+    if together:
+        run.task(failed, run.fired(), after=60)
+    else:
+        run.task(failed, after=1)
+        run.task(run.fired(), after=59)
+    assert run.result == "done"
+    run.check()
+
+
+def test_an_error_that_was_waited_for_and_not_looked_at_fails_the_run(drive: DriveOf) -> None:
+    @workflow
+    async def looks_away(ctx: Context) -> str:
+        async def one() -> None:
+            await work.execute(ctx, 1)
+
+        await asyncio.wait([asyncio.create_task(one())])
+        return "done"
+
+    run = drive(looks_away)
+    run.begin()
+    run.task(run.failed("work", ValueError("no")))
+    assert isinstance(run.outcome, ev.WorkflowFailed)

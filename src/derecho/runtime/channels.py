@@ -59,8 +59,6 @@ class TakingFuture(Future[T]):
             self.give_back()
             raise
 
-    __iter__ = __await__
-
     def give_back(self) -> None:
         """Nobody looked at the value: return the item, or stop waiting for one."""
         if self.items:

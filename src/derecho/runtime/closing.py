@@ -6,14 +6,12 @@ code goes on with it.
 """
 
 import re
-from collections.abc import Iterable
-from typing import Any
 
 from derecho.errors import ActivityFailed, DefinitionError, DerechoError, DeterminismError, PayloadError, WorkflowError
 from derecho.journal import events as ev
 from derecho.journal.failures import to_failure
 from derecho.journal.payloads import Payload
-from derecho.runtime.loop import Fiber
+from derecho.runtime.loop import Fiber, WorkflowLoop
 
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
     NameError,
@@ -51,7 +49,7 @@ class ClosingRules:
         self._block_on = block_on
 
     def outcome(
-        self, main: Fiber[Payload], fibers: Iterable[Fiber[Any]], cancel: ev.CancelRequested | None, unread: int
+        self, main: Fiber[Payload], loop: WorkflowLoop, cancel: ev.CancelRequested | None, unread: int
     ) -> ev.CommandEvent:
         """The terminal command; raises what should block the run instead."""
         error: BaseException | None
@@ -60,7 +58,7 @@ class ClosingRules:
                 return ev.WorkflowCancelled(cancel.reason, unread=unread)
             error = DerechoError("the workflow's code cancelled itself, and nobody had asked for it")
         else:
-            error = main.exception() or _forgotten(fibers)
+            error = main.exception() or _forgotten(loop)
         if error is not None:
             error = ungroup(error)
         if error is None:
@@ -96,9 +94,10 @@ def ungroup(error: BaseException) -> BaseException:
     return failed or ungroup(going.exceptions[0])
 
 
-def _forgotten(fibers: Iterable[Fiber[Any]]) -> BaseException | None:
+def _forgotten(loop: WorkflowLoop) -> BaseException | None:
     """The error of the first fiber that failed and that nobody awaited."""
-    for fiber in fibers:
-        if fiber.done() and not fiber.cancelled() and fiber._log_traceback:
+    for fiber in loop.fibers.values():
+        failed = fiber.done() and not fiber.cancelled() and fiber._log_traceback
+        if failed and not loop.will_be_seen(fiber):
             return fiber.exception()
     return None

@@ -362,7 +362,7 @@ class Execution:
         unread = sum(len(buffer.unread()) for buffer in self.signals.values()) if self.signals else 0
         if main.done():
             try:
-                outcome = self.rules.outcome(main, self.loop.fibers.values(), self.cancel, unread)
+                outcome = self.rules.outcome(main, self.loop, self.cancel, unread)
             except Exception as exc:
                 self.loop.broken = exc
                 return

@@ -289,6 +289,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if hooks.firstiter is not keep_generator:
                 sys.set_asyncgen_hooks(*hooks)
 
+    def will_be_seen(self, fiber: Fiber[Any]) -> bool:
+        """Whether somebody who waited for it, and has not run since, is about to be told how it ended."""
+        return any(fiber in handle.args for handle in self._ready)
+
     def run_handle(self, handle: LoopHandle) -> None:
         """Run what a durable timer was set for."""
         if not handle.is_cancelled:
@@ -358,11 +362,7 @@ WorkflowLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]  # 
 def _number_of_gathering(self: Any) -> int:
     if not hasattr(self, "derecho_hash"):
         loop = self.get_loop()
-        if isinstance(loop, WorkflowLoop):
-            loop.numbers += 1
-            self.derecho_hash = loop.salt | loop.numbers
-        else:
-            self.derecho_hash = object.__hash__(self)
+        self.derecho_hash = hash(Future(loop=loop)) if isinstance(loop, WorkflowLoop) else object.__hash__(self)
     number: int = self.derecho_hash
     return number
 
