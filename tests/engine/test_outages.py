@@ -8,6 +8,9 @@ import pytest
 
 import derecho
 from derecho import Context, Signal, Store, StoreError, StoreUnavailable
+from derecho.committer import Committer
+from derecho.journal.changes import CreateRun, Receipt
+from derecho.testing.conformance.kit import run_row
 from tests.support.clocks import StandingClock
 from tests.support.world import engine_of, eventually
 from tests.support.wrapped import Weather, wrapped
@@ -101,12 +104,20 @@ async def test_a_lost_answer_starts_a_run_once_all_the_same(store: Store) -> Non
     assert len(answers) == 3
 
 
-async def test_a_commit_that_the_store_refuses_for_good_blocks_its_run_alone(store: Store) -> None:
-    async def refuses(original: Callable[..., Any], transitions: Any) -> Any:
-        if any("arsenic" in repr(change) for transition in transitions for change in transition):
-            raise StoreError("this cannot be stored")
-        return await original(transitions)
+async def refuses(original: Callable[..., Any], transitions: Any) -> Any:
+    if any("arsenic" in repr(change) for transition in transitions for change in transition):
+        raise StoreError("this cannot be stored")
+    return await original(transitions)
 
+
+async def test_what_the_store_refuses_for_good_takes_nothing_with_it_that_shares_its_commit(store: Store) -> None:
+    committer = Committer(wrapped(store, commit=refuses))
+    starts = [CreateRun(run_row(1), ()), CreateRun(run_row(2, workflow_id="arsenic"), ()), CreateRun(run_row(3), ())]
+    results = await asyncio.gather(*(committer.commit((start,)) for start in starts), return_exceptions=True)
+    assert [type(result) for result in results] == [Receipt, StoreError, Receipt]
+
+
+async def test_a_commit_that_the_store_refuses_for_good_blocks_its_run_alone(store: Store) -> None:
     @derecho.workflow
     async def poisons(ctx: Context) -> str:
         return ctx.side_effect(lambda: "arsenic")

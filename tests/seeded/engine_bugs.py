@@ -128,7 +128,7 @@ BUGS = [
         "one transition that the store cannot take fails the whole batch",
         "G39",
         (Edit("committer.py", "                if len(batch) > 1:\n", "                if len(batch) > 10**9:\n"),),
-        (f"{OUTAGES}::test_a_commit_that_the_store_refuses_for_good_blocks_its_run_alone",),
+        (f"{OUTAGES}::test_what_the_store_refuses_for_good_takes_nothing_with_it_that_shares_its_commit",),
     ),
     Bug(
         "M34",
@@ -232,8 +232,8 @@ BUGS = [
         (
             Edit(
                 "engine/engine.py",
-                "        self._running = True\n        self.incarnation = secrets.token_hex(16)\n",
-                "        self._running = True\n        self.incarnation = self.worker_id\n",
+                "            self._running = True\n            self.incarnation = secrets.token_hex(16)\n",
+                "            self._running = True\n            self.incarnation = self.worker_id\n",
             ),
         ),
         ("engine/test_two_engines.py::",),

@@ -98,7 +98,7 @@ BUGS = [
         "R22b",
         "what clean-up code asks for during eviction counts",
         "G32",
-        (Edit("runtime/execution.py", "        self.closing = True\n", "        self._active = True\n"),),
+        (Edit("runtime/execution.py", "        self.closing = True\n", "        self._active = get_ident()\n"),),
         ("runtime/test_many_evictions.py::test_thousands_of_evictions_issue_no_command",),
     ),
     Bug(
