@@ -93,8 +93,8 @@ class Committer:
         try:
             await asyncio.wait_for(self.flush(), timeout)
         except TimeoutError:
-            left = len(self._under_way) + len(self._queue)
-            log.error("the store did not take %d transitions in %.1f s: left to recovery", left, timeout)
+            if left := len(self._under_way) + len(self._queue):
+                log.error("the store did not take %d transitions in %.1f s: left to recovery", left, timeout)
         self._closed = True
         if self._task is not None:
             self._task.cancel()

@@ -285,6 +285,14 @@ async def test_an_engine_that_hears_no_hint_finds_its_work_all_the_same() -> Non
         assert await handle.result(timeout=20) == "done"
 
 
+async def test_an_engine_that_stops_has_nothing_to_complain_about(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with engine_of(store, order, work) as engine:
+        assert await engine.client.run(order.bind()) == "done"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 class Pool:
     opened = 0
 
