@@ -254,7 +254,8 @@ class Engine:
     # --- what the workers share --------------------------------------------------------------------------------------
 
     def submit(self, transition: ch.Transition, done: Done) -> None:
-        self.committer.submit(transition, done)
+        if not self.committer.is_closed:  # else a stop was cut short: what ends now is found again by its lease
+            self.committer.submit(transition, done)
 
     async def persist(self, call: Callable[[], Awaitable[T]], what: str, *, refusable: bool = False) -> T:
         """Ask the store until it answers; a claim of unknown outcome makes this engine start over as a new one.
